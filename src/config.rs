@@ -1,0 +1,197 @@
+//! What a server may be told: addresses, driver, limits, deadlines, origin policy.
+//!
+//! A leaf: it imports nothing of the crate. Every limit has a name, a unit and a default, and the
+//! field's documentation says what happens when it is reached and which metric counts it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Where a server listens.
+///
+/// ```
+/// use ringwire::ListenAddr;
+/// let tcp: ListenAddr = "127.0.0.1:9001".parse().unwrap();
+/// let unix: ListenAddr = "unix:/run/chat.sock".parse().unwrap();
+/// assert_eq!(tcp.to_string(), "127.0.0.1:9001");
+/// assert_eq!(unix.to_string(), "unix:/run/chat.sock");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddr {
+    /// An IPv4 or IPv6 address and port; port 0 lets the kernel choose.
+    Tcp(SocketAddr),
+    /// A path for a Unix stream socket. A stale socket file is replaced, any other file is an error.
+    Unix(PathBuf),
+}
+
+/// The text was neither `IP:PORT`, `[IPv6]:PORT` nor `unix:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseListenAddrError(String);
+
+impl std::fmt::Display for ParseListenAddrError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "`{}` is not an address to listen on: give IP:PORT, [IPv6]:PORT or unix:PATH", self.0)
+    }
+}
+
+impl std::error::Error for ParseListenAddrError {}
+
+impl std::str::FromStr for ListenAddr {
+    type Err = ParseListenAddrError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("unix:") {
+            Some(path) if !path.is_empty() => Ok(Self::Unix(path.into())),
+            Some(_) => Err(ParseListenAddrError(text.to_owned())),
+            None => text.parse().map(Self::Tcp).map_err(|_| ParseListenAddrError(text.to_owned())),
+        }
+    }
+}
+
+impl std::fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(addr) => write!(f, "{addr}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl From<SocketAddr> for ListenAddr {
+    fn from(addr: SocketAddr) -> Self {
+        Self::Tcp(addr)
+    }
+}
+
+/// Which driver carries the bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// io_uring where the kernel offers and permits it, else epoll; the reason is kept and shown.
+    #[default]
+    Auto,
+    /// io_uring or a start error.
+    Uring,
+    /// epoll or a start error.
+    Epoll,
+}
+
+impl std::str::FromStr for DriverChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "uring" => Ok(Self::Uring),
+            "epoll" => Ok(Self::Epoll),
+            other => Err(format!("`{other}` is not a driver: give auto, uring or epoll")),
+        }
+    }
+}
+
+/// Who may open a WebSocket from a page. Checked before the handler is asked.
+///
+/// Browsers send `Origin` with every WebSocket handshake and do not apply the same-origin policy
+/// to it themselves (RFC 6455 §10.2), so an open endpoint can be driven by any page its user visits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OriginPolicy {
+    /// An `Origin`, where there is one, must name the host and port of the `Host` header.
+    /// Programs that send none are let in.
+    #[default]
+    SameOrigin,
+    /// Only these origins (`https://example.org`, compared without case). `require` refuses
+    /// requests without an `Origin` as well.
+    Allow {
+        /// Serialized origins (RFC 6454 §6.2).
+        origins: Vec<String>,
+        /// Whether a request without `Origin` is refused.
+        require: bool,
+    },
+    /// No check: any page may connect.
+    Any,
+}
+
+/// Bounds on what peers and callers may make a shard hold or do.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections per shard. At the limit accepting pauses until one closes; default 1,048,576.
+    pub max_connections: u32,
+    /// Bytes of a request head; beyond it the answer is 431. Default 16 KiB.
+    pub max_head_bytes: u32,
+    /// Header fields of a request; beyond it the answer is 431. Default 64, at most 128.
+    pub max_headers: u16,
+    /// Bytes of a plain request's body; beyond it the answer is 413. Default 64 KiB.
+    pub max_http_body_bytes: u32,
+    /// Bytes of one message, and of one frame; beyond it the peer gets 1009. Default 1 MiB.
+    pub max_message_bytes: u32,
+    /// Bytes waiting to be sent on one connection. A message that would exceed it is
+    /// [`Dropped`](crate::SendResult::Dropped); control frames are exempt. Default 4 MiB.
+    pub max_outbox_bytes: u32,
+    /// Bytes waiting to be sent at which receiving from that connection pauses, so that a peer who
+    /// does not read cannot make the server queue answers. Default 256 KiB.
+    pub pause_receive_bytes: u32,
+    /// Commands from other threads waiting in one shard's mailbox; beyond it
+    /// [`Remote`](crate::Remote) returns an error. Default 65,536.
+    pub max_mailbox_commands: u32,
+    /// Receive buffers a shard may have. They are published as traffic asks. Default 1,024.
+    pub receive_buffers: u16,
+    /// Bytes of one receive buffer. Default 64 KiB.
+    pub receive_buffer_bytes: u32,
+    /// Bytes one connection may hand in per turn before the others get theirs. Default 1 MiB.
+    pub max_receive_bytes_per_turn: u32,
+    /// Bytes of free buffers a shard keeps for reuse. Default 8 MiB.
+    pub max_pool_bytes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 1 << 20,
+            max_head_bytes: 16 << 10,
+            max_headers: 64,
+            max_http_body_bytes: 64 << 10,
+            max_message_bytes: 1 << 20,
+            max_outbox_bytes: 4 << 20,
+            pause_receive_bytes: 256 << 10,
+            max_mailbox_commands: 65_536,
+            receive_buffers: 1_024,
+            receive_buffer_bytes: 64 << 10,
+            max_receive_bytes_per_turn: 1 << 20,
+            max_pool_bytes: 8 << 20,
+        }
+    }
+}
+
+/// How long a peer may take, in milliseconds. 0 turns a deadline off.
+#[derive(Clone, Debug)]
+pub struct Deadlines {
+    /// From accept, or from the end of the last answer, to a whole request head: then 408 if part
+    /// of a head has come, else a silent close. Default 10,000.
+    pub head_ms: u32,
+    /// Silence on an open connection before a ping is sent. Default 170,000, below the common
+    /// NAT expiry of three minutes.
+    pub idle_ms: u32,
+    /// From our ping to any sign of life. Default 20,000.
+    pub pong_ms: u32,
+    /// From our Close frame to the peer's, and from the end of sending to the peer's FIN.
+    /// Default 5,000.
+    pub close_ms: u32,
+    /// For queued bytes to be taken by the peer's host. Default 30,000.
+    pub write_ms: u32,
+    /// From the first byte of a message to its last. Default 60,000.
+    pub assembly_ms: u32,
+    /// A graceful shutdown waits this long for peers to answer 1001. Default 5,000.
+    pub drain_ms: u32,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            head_ms: 10_000,
+            idle_ms: 170_000,
+            pong_ms: 20_000,
+            close_ms: 5_000,
+            write_ms: 30_000,
+            assembly_ms: 60_000,
+            drain_ms: 5_000,
+        }
+    }
+}

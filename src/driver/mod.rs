@@ -1,0 +1,260 @@
+//! The seam: bytes in, bytes out, and the only room with file descriptors.
+//!
+//! A [`Driver`] is completion-shaped; epoll imitates completions, so nothing above knows which one
+//! runs. The engine is generic over it and everything is monomorphised; the choice is made once.
+//!
+//! # The seven laws
+//!
+//! 1. Received bytes for a token arrive once, in order.
+//! 2. Each send ends in exactly one [`Event::Sent`]; short writes are resolved inside the driver.
+//! 3. Nothing follows [`Event::Closed`].
+//! 4. A slot is reused only after every operation on it has been reaped. Tokens carry a
+//!    generation: a stale completion misses.
+//! 5. Running out of buffer leases pauses receiving; it never fails, spins or drops. Receiving
+//!    resumes when a lease comes back, not on a timer.
+//! 6. Memory lent to the kernel outlives its terminal completion.
+//! 7. No connection can starve the others: a bounded number of bytes per connection per turn.
+//!
+//! # One turn
+//!
+//! [`Driver::turn`] hands over what was asked since the last one, waits, and collects.
+//! [`Driver::next_event`] is then called until it returns `None`. Everything asked in between
+//! (sends, releases, closes) may be deferred to the next `turn`, so that one system call carries
+//! a whole turn.
+
+pub mod epoll;
+pub mod probe;
+pub mod sim;
+pub mod uring;
+
+use bytes::Bytes;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Names a connection: the engine's slot and the generation it was handed out with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    /// Index below [`DriverConfig::max_connections`].
+    pub slot: u32,
+    /// Differs between two uses of one slot.
+    pub generation: u32,
+}
+
+/// Received bytes on loan: read and changed through [`Driver::bytes`], returned by
+/// [`Driver::release`]. Not `Clone`: it goes back exactly once.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a lease that is not released starves the driver"]
+pub struct Lease {
+    pub(in crate::driver) buffer: u32,
+    pub(in crate::driver) offset: u32,
+    pub(in crate::driver) len: u32,
+}
+
+impl Lease {
+    /// Bytes received; never 0.
+    #[expect(clippy::len_without_is_empty, reason = "a lease is never empty")]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+}
+
+/// Bytes to send, owned by the driver until [`Event::Sent`] returns them.
+#[derive(Debug)]
+pub enum SendBuf {
+    /// A buffer of the engine's pool.
+    Owned(Vec<u8>),
+    /// A frame shared with other connections.
+    Shared(Bytes),
+}
+
+impl SendBuf {
+    /// The bytes on the wire.
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PeerAddr {
+    /// A TCP peer.
+    Ip(SocketAddr),
+    /// A peer of a Unix socket, which has no address worth telling.
+    Unix,
+}
+
+impl std::fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(addr) => write!(f, "{addr}"),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// What a turn brought. `S` is [`Driver::Socket`].
+#[derive(Debug)]
+pub enum Event<S> {
+    /// A peer connected. The socket is to be given to [`Driver::attach`] or [`Driver::refuse`].
+    Accepted {
+        /// Not yet receiving.
+        socket: S,
+        /// The other end.
+        peer: PeerAddr,
+    },
+    /// Accepting failed and is paused until [`Driver::resume_accept`].
+    AcceptFailed(io::Error),
+    /// A [`Driver::connect`] ended.
+    Connected {
+        /// As given to `connect`.
+        tag: u64,
+        /// A socket to be given to [`Driver::attach`] or [`Driver::refuse`], or why there is none.
+        result: io::Result<S>,
+    },
+    /// Bytes arrived.
+    Received {
+        /// From whom.
+        token: Token,
+        /// Where they are.
+        lease: Lease,
+    },
+    /// The peer sent FIN: no [`Event::Received`] follows, sending is still possible. Comes once.
+    Eof(Token),
+    /// The connection is broken (reset, host unreachable). Comes at most once; no
+    /// [`Event::Received`] and no [`Event::Eof`] follow. The engine answers with
+    /// [`Driver::close`].
+    Failed {
+        /// Which one.
+        token: Token,
+        /// As the kernel said.
+        error: io::Error,
+    },
+    /// The outcome of a [`Driver::send`].
+    Sent {
+        /// Which one.
+        token: Token,
+        /// The buffer comes back.
+        buf: SendBuf,
+        /// Whether all bytes were taken by this host's kernel.
+        result: io::Result<()>,
+    },
+    /// Answers [`Driver::close`]: the descriptor is closed, nothing is in flight, the slot is free.
+    Closed(Token),
+    /// Somebody called [`Waker::wake`]. Several calls may be one event.
+    Woken,
+}
+
+/// Counters a driver keeps. They only grow, but for the gauges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DriverStats {
+    /// Times receiving met an empty buffer pool (`ENOBUFS`).
+    pub buffer_starvations: u64,
+    /// Receives armed or re-armed.
+    pub receives_armed: u64,
+    /// Sends that the kernel took in more than one piece.
+    pub short_writes: u64,
+    /// Completion queue overflows.
+    pub completion_overflows: u64,
+    /// `io_uring_enter` or `epoll_wait` calls.
+    pub waits: u64,
+    /// Gauge: receive buffers now published or kept.
+    pub receive_buffers: u64,
+    /// Gauge: receive buffers now on loan.
+    pub leases_out: u64,
+    /// Gauge: connections on direct descriptors.
+    pub direct_descriptors: u64,
+}
+
+/// What a driver is built with.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// Slots are below this.
+    pub max_connections: u32,
+    /// At most this many receive buffers.
+    pub receive_buffers: u16,
+    /// Bytes of each.
+    pub receive_buffer_bytes: u32,
+    /// Law 7's bound.
+    pub max_receive_bytes_per_turn: u32,
+}
+
+/// Carries bytes between sockets and the engine. See the module's laws.
+///
+/// Calls with a token whose generation is stale, or that has been closed, do nothing, but for
+/// `send`, which then yields its `Sent` with an error of kind `NotConnected`.
+pub trait Driver {
+    /// A connected socket not yet attached to a slot. Dropping it closes it.
+    type Socket: std::fmt::Debug;
+
+    /// As metrics and benchmark results name it: `uring`, `epoll`, `sim`.
+    const NAME: &'static str;
+
+    /// Submits what was asked for and waits for events: for ever (`None`), not at all (zero), or
+    /// up to a time (which may be exceeded by the clock's granularity). Returns early on any event.
+    fn turn(&mut self, wait: Option<Duration>) -> io::Result<()>;
+
+    /// The next event of this turn. Never blocks.
+    fn next_event(&mut self) -> Option<Event<Self::Socket>>;
+
+    /// The bytes of a lease.
+    fn bytes(&mut self, lease: &Lease) -> &mut [u8];
+
+    /// Returns a lease's buffer.
+    fn release(&mut self, lease: Lease);
+
+    /// Ties a socket to a token and begins to receive. The slot must be free (law 4).
+    fn attach(&mut self, token: Token, socket: Self::Socket);
+
+    /// Closes a socket that was never attached.
+    fn refuse(&mut self, socket: Self::Socket);
+
+    /// Sends all of `buf`, which must not be empty. At most one send per token is in flight: a
+    /// second one before its `Sent` is a bug of the caller (debug assertion).
+    fn send(&mut self, token: Token, buf: SendBuf);
+
+    /// Stops receiving. What has been received already may still be delivered.
+    fn pause(&mut self, token: Token);
+
+    /// Receives again.
+    fn resume(&mut self, token: Token);
+
+    /// Ends the sending side (FIN) once the send in flight is done. Receiving goes on.
+    fn shutdown(&mut self, token: Token);
+
+    /// Tears the connection down. Later events of the token are a `Sent` for a send in flight,
+    /// then exactly one `Closed`.
+    fn close(&mut self, token: Token);
+
+    /// Opens a connection; ends in [`Event::Connected`] with the same tag.
+    fn connect(&mut self, to: SocketAddr, tag: u64);
+
+    /// Stops accepting; peers wait in the listen backlog. Sockets accepted already may still come.
+    fn pause_accept(&mut self);
+
+    /// Accepts again.
+    fn resume_accept(&mut self);
+
+    /// Stops accepting for good and closes the listeners.
+    fn close_listeners(&mut self);
+
+    /// A handle by which any thread ends the current or next wait.
+    fn waker(&self) -> Waker;
+
+    /// Counters since the start.
+    fn stats(&self) -> DriverStats;
+}
+
+/// Ends a driver's wait from any thread.
+#[derive(Clone, Debug)]
+pub struct Waker(pub(in crate::driver) Arc<WakeTarget>);
+
+#[derive(Debug)]
+pub(in crate::driver) enum WakeTarget {
+    Eventfd(std::os::fd::OwnedFd),
+    Flag(std::sync::atomic::AtomicBool),
+}
