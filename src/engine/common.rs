@@ -1,0 +1,263 @@
+//! What a core's connections share and a handler's calls reach: works, pools, limits, counters.
+//!
+//! Nothing here knows the driver: sending appends to a [`Work`] and marks the connection dirty;
+//! the turn hands every dirty connection's bytes to the driver at once.
+
+use super::entropy::Entropy;
+use super::pool::Pool;
+use super::slot::{Flags, NO_WORK, PeerTable, Phase, Slot};
+use super::stats::Stats;
+use crate::config::{Deadlines, Limits, OriginPolicy};
+use crate::driver::Token;
+use crate::http::HeadScanner;
+use crate::ws::client::ClientHandshake;
+use crate::ws::{self, CloseCode, DecodeLimits, Kind, Role, State};
+use slab::Slab;
+use std::sync::Arc;
+
+/// Pings of one turn that are answered one by one; of those beyond, the last is (RFC 6455 §5.5.3).
+pub const MAX_PONGS_PER_TURN: u8 = 16;
+/// Bytes beyond `max_outbox_bytes` that only control frames may use.
+pub const CONTROL_HEADROOM_BYTES: usize = 4 << 10;
+/// Works kept allocated after a busy time; beyond it the table is freed when it empties.
+const MAX_IDLE_WORKS: usize = 4_096;
+
+/// What a connection holds only while it is busy: bytes to send, or something half received.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Bytes to be sent with the next flush.
+    pub pending: Vec<u8>,
+    /// Bytes the driver has; one send at a time.
+    pub in_flight: usize,
+    /// Tick at which the send in flight began.
+    pub write_since: u32,
+    /// Tick at which the message being assembled began.
+    pub assembly_since: u32,
+    /// A frame header, control frame or request head that is not whole yet.
+    pub carry: Vec<u8>,
+    /// Where the search for the end of the head in `carry` stands.
+    pub scanner: HeadScanner,
+    /// Bytes of head and body that the request in `carry` needs; 0 while the head is not whole.
+    pub request_bytes: usize,
+    /// A message that is not whole yet.
+    pub assembly: Vec<u8>,
+    /// Pongs queued since the last flush.
+    pub pongs: u8,
+    /// The client role's handshake under way.
+    pub handshake: Option<Box<ClientHandshake>>,
+}
+
+impl Work {
+    /// Bytes not yet taken by the kernel.
+    pub fn queued(&self) -> usize {
+        self.pending.len() + self.in_flight
+    }
+}
+
+/// What became of a message that was to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendResult {
+    /// It goes out at the end of this turn.
+    Sent,
+    /// It waits behind earlier bytes that the peer has not taken yet, and goes out in order.
+    Queued,
+    /// It was not taken: [`Limits::max_outbox_bytes`] would have been exceeded. Counted; the
+    /// handler's `drain` tells when there is room again.
+    Dropped,
+    /// It was not taken: the connection is closing or gone.
+    Closed,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Common {
+    /// This core's number, in every [`ConnId`](crate::ConnId).
+    pub shard: u8,
+    /// Bounds.
+    pub limits: Limits,
+    /// Deadlines.
+    pub deadlines: Deadlines,
+    /// Who may open a WebSocket from a page.
+    pub origin: OriginPolicy,
+    /// Busy connections' state.
+    pub works: Slab<Work>,
+    /// Free buffers.
+    pub pool: Pool,
+    /// Connections with something to flush; each once (see [`Flags::DIRTY`]).
+    pub dirty: Vec<Token>,
+    /// Counters.
+    pub stats: Arc<Stats>,
+    /// Addresses that do not fit a slot.
+    pub peers: PeerTable,
+    /// Mask keys for the client role.
+    pub entropy: Entropy,
+    /// This turn's tick, modulo 2^32.
+    pub tick: u32,
+    /// No new work: the server is going away.
+    pub draining: bool,
+    /// The handler asked for the end.
+    pub stop_asked: bool,
+    /// Bytes queued on all connections.
+    pub outbox_bytes: usize,
+}
+
+impl Common {
+    /// Decoding limits for a connection.
+    #[inline]
+    pub fn decode_limits(&self, slot: &Slot) -> DecodeLimits {
+        DecodeLimits {
+            max_message_bytes: self.limits.max_message_bytes,
+            stream: slot.flags.has(Flags::STREAM),
+        }
+    }
+
+    /// The slot's work, borrowed from the table if it has none.
+    #[inline]
+    pub fn work(&mut self, slot: &mut Slot) -> &mut Work {
+        if slot.work == NO_WORK {
+            slot.work = self.works.insert(Work::default()) as u32;
+        }
+        &mut self.works[slot.work as usize]
+    }
+
+    /// The slot's work, if it has one.
+    #[inline]
+    pub fn existing_work(&mut self, slot: &Slot) -> Option<&mut Work> {
+        (slot.work != NO_WORK).then(|| &mut self.works[slot.work as usize])
+    }
+
+    /// Bytes queued on a connection.
+    pub fn queued(&self, slot: &Slot) -> usize {
+        if slot.work == NO_WORK { 0 } else { self.works[slot.work as usize].queued() }
+    }
+
+    /// Gives the work back if nothing is left in it.
+    pub fn release_idle_work(&mut self, slot: &mut Slot) {
+        let Some(work) = self.existing_work(slot) else { return };
+        let idle = work.pending.is_empty()
+            && work.in_flight == 0
+            && work.carry.is_empty()
+            && work.handshake.is_none()
+            && (slot.flags.has(Flags::STREAM) || !slot.session.is_inside_message());
+        if idle {
+            self.drop_work(slot);
+        }
+    }
+
+    /// Gives the work back with all that is in it.
+    pub fn drop_work(&mut self, slot: &mut Slot) {
+        if slot.work == NO_WORK {
+            return;
+        }
+        let work = self.works.remove(slot.work as usize);
+        slot.work = NO_WORK;
+        self.outbox_bytes -= work.queued();
+        self.pool.give(work.pending);
+        self.pool.give(work.carry);
+        self.pool.give(work.assembly);
+        if self.works.is_empty() && self.works.capacity() > MAX_IDLE_WORKS {
+            self.works = Slab::new();
+        }
+    }
+
+    /// Puts the connection on the list of those to flush.
+    #[inline]
+    pub fn mark_dirty(&mut self, slot: &mut Slot, token: Token) {
+        if !slot.flags.has(Flags::DIRTY) {
+            slot.flags.set(Flags::DIRTY);
+            self.dirty.push(token);
+        }
+    }
+
+    /// A mask for the next frame, if this end has to mask. Without randomness nothing may be sent.
+    #[inline]
+    fn mask(&mut self, slot: &Slot) -> Result<Option<[u8; 4]>, SendResult> {
+        match slot.session.role() {
+            Role::Server => Ok(None),
+            Role::Client => self.entropy.mask().map(Some).map_err(|_| SendResult::Dropped),
+        }
+    }
+
+    /// Appends bytes to the connection's outbox, whatever its limit.
+    pub fn append(&mut self, slot: &mut Slot, token: Token, expected: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        self.work(slot);
+        let Self { works, pool, .. } = self;
+        let pending = &mut works[slot.work as usize].pending;
+        if pending.capacity() == 0 {
+            *pending = pool.take(expected);
+        }
+        let before = pending.len();
+        write(pending);
+        self.outbox_bytes += pending.len() - before;
+        self.mark_dirty(slot, token);
+    }
+
+    /// Sends one message.
+    #[inline]
+    pub fn send(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
+        if slot.phase != Phase::Open || slot.session.state() != State::Open {
+            return SendResult::Closed;
+        }
+        let frame = ws::header_len(payload.len(), slot.session.role() == Role::Client) + payload.len();
+        let queued = self.queued(slot);
+        if queued + frame > self.limits.max_outbox_bytes as usize {
+            self.stats.messages_dropped.add(1);
+            slot.flags.set(Flags::WANTS_DRAIN);
+            return SendResult::Dropped;
+        }
+        let mask = match self.mask(slot) {
+            Ok(mask) => mask,
+            Err(refused) => return refused,
+        };
+        self.append(slot, token, frame, |out| ws::encode_message(out, kind, payload, mask));
+        self.stats.messages_sent.add(1);
+        self.stats.message_bytes_sent.add(payload.len() as u64);
+        if self.works[slot.work as usize].in_flight == 0 {
+            SendResult::Sent
+        } else {
+            slot.flags.set(Flags::WANTS_DRAIN);
+            SendResult::Queued
+        }
+    }
+
+    fn control_room(&self, slot: &Slot) -> bool {
+        self.queued(slot) < self.limits.max_outbox_bytes as usize + CONTROL_HEADROOM_BYTES
+    }
+
+    /// Sends a ping of at most 125 bytes.
+    pub fn ping(&mut self, slot: &mut Slot, token: Token, payload: &[u8]) -> SendResult {
+        if slot.phase != Phase::Open || slot.session.state() != State::Open {
+            return SendResult::Closed;
+        }
+        if !self.control_room(slot) {
+            return SendResult::Dropped;
+        }
+        let Ok(mask) = self.mask(slot) else { return SendResult::Dropped };
+        let queued = self.queued(slot) > 0;
+        self.append(slot, token, 2 + payload.len(), |out| ws::encode_ping(out, payload, mask));
+        if queued { SendResult::Queued } else { SendResult::Sent }
+    }
+
+    /// Answers a ping. Returns false when that was one too many for now.
+    pub fn pong(&mut self, slot: &mut Slot, token: Token, payload: &[u8]) -> bool {
+        if self.work(slot).pongs >= MAX_PONGS_PER_TURN || !self.control_room(slot) {
+            return false;
+        }
+        let Ok(mask) = self.mask(slot) else { return false };
+        self.append(slot, token, 2 + payload.len(), |out| ws::encode_pong(out, payload, mask));
+        self.work(slot).pongs += 1;
+        true
+    }
+
+    /// Begins or answers the closing handshake. Does nothing if our Close frame was sent before.
+    pub fn close(&mut self, slot: &mut Slot, token: Token, code: Option<CloseCode>, reason: &str) {
+        if slot.phase != Phase::Open || matches!(slot.session.state(), State::CloseSent | State::Closed) {
+            return;
+        }
+        slot.since = self.tick;
+        if let Ok(mask) = self.mask(slot) {
+            self.append(slot, token, 16 + reason.len(), |out| ws::encode_close(out, code, reason, mask));
+        }
+        slot.session.close_sent();
+    }
+}

@@ -1,0 +1,135 @@
+//! One timer per connection: its nearest deadline.
+//!
+//! A timer may fire too early, because traffic does not move it: what fires looks at the stamps in
+//! the slot, acts on what is due, and arms the next. It never fires too late, because every state
+//! with a nearer deadline arms it when it begins.
+
+use super::Core;
+use super::clock::ticks;
+use super::common::Common;
+use super::slot::{Flags, Phase, Slot};
+use crate::driver::{Driver, Token};
+use crate::handler::{CloseReason, ConnectError, Deadline, Handler};
+use crate::http::Response;
+use crate::ws::{CloseCode, State};
+
+/// What a connection's stamps say must happen, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Head,
+    Ping,
+    Linger,
+    End(Deadline),
+}
+
+/// The nearest deadline of a connection: ticks from now (0 or less: due), and what it is.
+fn nearest(common: &Common, slot: &Slot) -> Option<(i32, Due)> {
+    let left = |since: u32, ms: u32, due: Due| {
+        (ms > 0).then(|| (since.wrapping_add(ticks(ms)).wrapping_sub(common.tick) as i32, due))
+    };
+    let deadlines = &common.deadlines;
+    let work = common.works.get(slot.work as usize);
+    let write = work
+        .filter(|work| work.in_flight > 0)
+        .and_then(|work| left(work.write_since, deadlines.write_ms, Due::End(Deadline::Write)));
+    let state = match slot.phase {
+        Phase::Head | Phase::Connecting => left(slot.since, deadlines.head_ms, Due::Head),
+        Phase::Finishing => None,
+        Phase::Lingering => left(slot.since, deadlines.close_ms, Due::Linger),
+        Phase::Closing => return None,
+        Phase::Open if slot.session.state() != State::Open => {
+            left(slot.since, deadlines.close_ms, Due::End(Deadline::Close))
+        }
+        Phase::Open if slot.flags.has(Flags::PING_SENT) => {
+            left(slot.since, deadlines.pong_ms, Due::End(Deadline::Pong))
+        }
+        Phase::Open => left(slot.last_seen, deadlines.idle_ms, Due::Ping),
+    };
+    let assembly = work
+        .filter(|_| slot.phase == Phase::Open && slot.session.is_inside_message())
+        .filter(|_| !slot.flags.has(Flags::STREAM))
+        .and_then(|work| left(work.assembly_since, deadlines.assembly_ms, Due::End(Deadline::Assembly)));
+    [write, state, assembly].into_iter().flatten().min_by_key(|(left, _)| *left)
+}
+
+impl<D: Driver, H: Handler> Core<D, H> {
+    /// Arms the timer for a state that has just begun, unless it fires early enough anyway.
+    pub(super) fn arm_within(&mut self, token: Token, ms: u32) {
+        if ms == 0 {
+            return;
+        }
+        let tick = self.common.tick.wrapping_add(ticks(ms));
+        let Some((slot, _)) = self.table.get(token) else { return };
+        let earlier = slot.links.is_armed() && tick.wrapping_sub(slot.links.deadline()) as i32 >= 0;
+        if !earlier {
+            self.wheel.arm(&mut self.table, token.slot, tick);
+        }
+    }
+
+    /// Arms the timer for whatever the connection's state asks for.
+    pub(super) fn arm_for_state(&mut self, token: Token) {
+        let Some((slot, _)) = self.table.get(token) else { return };
+        let Some((left, _)) = nearest(&self.common, slot) else { return };
+        let tick = self.common.tick.wrapping_add(left.max(1) as u32);
+        let earlier = slot.links.is_armed() && tick.wrapping_sub(slot.links.deadline()) as i32 >= 0;
+        if !earlier {
+            self.wheel.arm(&mut self.table, token.slot, tick);
+        }
+    }
+
+    pub(super) fn wheel_cancel(&mut self, token: Token) {
+        if self.table.get(token).is_some() {
+            self.wheel.cancel(&mut self.table, token.slot);
+        }
+    }
+
+    pub(super) fn fire_timers(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.advance(&mut self.table, self.clock.tick(), &mut due);
+        for index in due.drain(..) {
+            if let Some(token) = self.table.token(index) {
+                self.on_timer(token);
+            }
+        }
+        self.due = due;
+    }
+
+    fn on_timer(&mut self, token: Token) {
+        let Some((slot, state)) = self.table.get(token) else { return };
+        let common = &mut self.common;
+        if slot.flags.has(Flags::PING_SENT) && slot.last_seen.wrapping_sub(slot.since) as i32 > 0 {
+            // The peer lives: something came after our ping.
+            slot.flags.take(Flags::PING_SENT);
+        }
+        let due = nearest(common, slot).filter(|(left, _)| *left <= 0).map(|(_, due)| due);
+        match due {
+            None => {}
+            Some(Due::Ping) => {
+                slot.since = common.tick;
+                slot.flags.set(Flags::PING_SENT);
+                common.stats.pings_sent.add(1);
+                common.ping(slot, token, b"");
+            }
+            Some(Due::Head) if slot.phase == Phase::Head && common.existing_work(slot).is_some() => {
+                // Part of a request came: say why it ends.
+                common.stats.http_errors.add(1);
+                let response = Response::text(408, "The request did not come in time.\n").closing();
+                common.append(slot, token, 256, |out| response.encode(out, false, false));
+                return self.finish(token);
+            }
+            Some(Due::Head) if slot.phase == Phase::Connecting => {
+                return self.fail_connect(token, ConnectError::Timeout);
+            }
+            Some(Due::Head | Due::Linger) => return self.abort(token, CloseReason::Disconnected),
+            Some(Due::End(Deadline::Assembly)) => {
+                let reason = "a message did not end in time";
+                common.close(slot, token, Some(CloseCode::POLICY_VIOLATION), reason);
+                let told = CloseReason::Timeout(Deadline::Assembly);
+                super::tell_close(&mut self.handler, common, token, slot, state, told);
+                return self.finish(token);
+            }
+            Some(Due::End(deadline)) => return self.abort(token, CloseReason::Timeout(deadline)),
+        }
+        self.arm_for_state(token);
+    }
+}

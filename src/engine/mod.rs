@@ -1,0 +1,441 @@
+//! One core: its connections, its timers, and the turn that moves them.
+//!
+//! A [`Core`] owns everything it touches. It reaches the network through its driver, other cores
+//! through their mailboxes, time through its clock, and the user through the handler; it shares
+//! only its counters.
+
+pub mod clock;
+pub mod common;
+mod deadlines;
+pub mod entropy;
+pub mod mailbox;
+mod outbox;
+pub mod outbound;
+pub mod pool;
+mod receive;
+mod requests;
+pub mod slot;
+pub mod stats;
+pub mod table;
+pub mod wheel;
+
+use crate::config::{Deadlines, Limits, OriginPolicy};
+use crate::driver::{Driver, Event, PeerAddr, Token};
+use crate::handler::{CloseReason, Conn, ConnId, Handler, Shard};
+use crate::ws::{CloseCode, Kind, Role, Session};
+use bytes::Bytes;
+use clock::Clock;
+use common::Common;
+use entropy::Entropy;
+use mailbox::Inbox;
+use outbound::{Connect, ConnectError};
+use pool::Pool;
+use slab::Slab;
+use slot::{Flags, PeerTable, Phase, Slot};
+use stats::Stats;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use table::{MAX_SLOTS, Table};
+use wheel::Wheel;
+
+/// Commands taken from the mailbox in one turn.
+const MAX_COMMANDS_PER_TURN: usize = 4_096;
+/// How long accepting waits after it failed for want of descriptors or memory.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// What another thread asks of a core.
+#[derive(Debug)]
+pub enum Command {
+    /// Send a message.
+    Send {
+        /// To whom.
+        to: ConnId,
+        /// Text must be UTF-8.
+        kind: Kind,
+        /// The payload.
+        payload: Bytes,
+    },
+    /// Begin the closing handshake.
+    Close {
+        /// Of whom.
+        id: ConnId,
+        /// As in [`Conn::close`].
+        code: CloseCode,
+        /// As in [`Conn::close`].
+        reason: String,
+    },
+    /// Stop accepting, close every connection with 1001, and end when all have answered or
+    /// `drain_ms` has passed.
+    Drain,
+    /// End at once.
+    Stop,
+}
+
+/// What a core is built with.
+#[derive(Debug)]
+pub struct CoreConfig {
+    /// This core's number.
+    pub shard: u8,
+    /// Bounds.
+    pub limits: Limits,
+    /// Deadlines.
+    pub deadlines: Deadlines,
+    /// Who may open a WebSocket from a page.
+    pub origin: OriginPolicy,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Core<D: Driver, H: Handler> {
+    driver: D,
+    handler: H,
+    table: Table<H::State>,
+    common: Common,
+    wheel: Wheel,
+    clock: Clock,
+    inbox: Inbox<Command>,
+    connects: Vec<Connect<H::State>>,
+    /// Outbound connections on their way, by the tag given to the driver.
+    connecting: Slab<Connect<H::State>>,
+    /// Connections whose sends went to the driver in the last turn.
+    sent: Vec<Token>,
+    due: Vec<u32>,
+    accept_paused: AcceptPause,
+    drain_until: Option<Duration>,
+    stopped: bool,
+    handler_wait: Option<Duration>,
+}
+
+/// Why no connections are accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AcceptPause {
+    No,
+    /// `max_connections` is reached.
+    Limit,
+    /// Accepting failed; try again then.
+    Until(Duration),
+}
+
+impl<D: Driver, H: Handler> Core<D, H> {
+    /// A core with nothing on it.
+    pub fn new(
+        driver: D,
+        handler: H,
+        config: CoreConfig,
+        clock: Clock,
+        inbox: Inbox<Command>,
+        stats: Arc<Stats>,
+    ) -> Self {
+        let mut limits = config.limits;
+        limits.max_connections = limits.max_connections.clamp(1, MAX_SLOTS);
+        let common = Common {
+            shard: config.shard,
+            pool: Pool::new(limits.max_pool_bytes),
+            limits,
+            deadlines: config.deadlines,
+            origin: config.origin,
+            works: Slab::new(),
+            dirty: Vec::new(),
+            stats,
+            peers: PeerTable::default(),
+            entropy: Entropy::default(),
+            tick: clock.tick() as u32,
+            draining: false,
+            stop_asked: false,
+            outbox_bytes: 0,
+        };
+        Self {
+            driver,
+            handler,
+            table: Table::default(),
+            common,
+            wheel: Wheel::new(clock.tick()),
+            clock,
+            inbox,
+            connects: Vec::new(),
+            connecting: Slab::new(),
+            sent: Vec::new(),
+            due: Vec::new(),
+            accept_paused: AcceptPause::No,
+            drain_until: None,
+            stopped: false,
+            handler_wait: Some(Duration::ZERO),
+        }
+    }
+
+    /// Turns until the core has stopped.
+    ///
+    /// # Errors
+    /// When the driver itself fails; its connections are lost then.
+    pub fn run(&mut self) -> io::Result<()> {
+        while self.turn(None)? {}
+        Ok(())
+    }
+
+    /// The handler.
+    pub fn handler(&mut self) -> &mut H {
+        &mut self.handler
+    }
+
+    /// Connections with a slot.
+    pub fn connections(&self) -> usize {
+        self.table.len()
+    }
+
+    /// One turn: waits, takes all events, and hands over all that is to be sent. `at_most` bounds
+    /// the wait. Returns false when the core has stopped.
+    ///
+    /// # Errors
+    /// As [`Core::run`].
+    pub fn turn(&mut self, at_most: Option<Duration>) -> io::Result<bool> {
+        let wait = [self.next_wait(), at_most].into_iter().flatten().min();
+        self.driver.turn(wait)?;
+        self.clock.refresh();
+        self.common.tick = self.clock.tick() as u32;
+        while let Some(event) = self.driver.next_event() {
+            self.on_event(event);
+        }
+        self.take_commands();
+        self.fire_timers();
+        self.retry_accept();
+        let mut shard = Shard {
+            table: &mut self.table,
+            common: &mut self.common,
+            connects: &mut self.connects,
+            now: self.clock.now(),
+        };
+        self.handler_wait = self.handler.turn(&mut shard);
+        self.start_connects();
+        self.progress_drain();
+        self.flush();
+        self.publish();
+        Ok(!self.stopped)
+    }
+
+    fn next_wait(&self) -> Option<Duration> {
+        if !self.common.dirty.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let timers = self.wheel.next_tick().map(|tick| self.clock.until(tick));
+        let accept = match self.accept_paused {
+            AcceptPause::Until(when) => Some(when.saturating_sub(self.clock.now())),
+            _ => None,
+        };
+        let drain = self.drain_until.map(|when| when.saturating_sub(self.clock.now()));
+        [timers, accept, drain, self.handler_wait].into_iter().flatten().min()
+    }
+
+    fn on_event(&mut self, event: Event<D::Socket>) {
+        match event {
+            Event::Received { token, lease } => self.on_received(token, lease),
+            Event::Sent { token, buf, result } => self.on_sent(token, buf, result),
+            Event::Accepted { socket, peer } => self.on_accepted(socket, peer),
+            Event::Eof(token) => self.on_eof(token),
+            Event::Failed { token, .. } => self.abort(token, CloseReason::Disconnected),
+            Event::Closed(token) => self.on_closed(token),
+            Event::AcceptFailed(_) => {
+                self.common.stats.accept_failures.add(1);
+                self.accept_paused = AcceptPause::Until(self.clock.now() + ACCEPT_BACKOFF);
+            }
+            Event::Connected { tag, result } => self.on_connected(tag, result),
+            Event::Woken => {}
+        }
+    }
+
+    fn on_accepted(&mut self, socket: D::Socket, peer: PeerAddr) {
+        if self.common.draining || self.table.len() >= self.common.limits.max_connections as usize {
+            // One that the kernel accepted before the pause took hold.
+            self.driver.refuse(socket);
+            return;
+        }
+        self.common.stats.accepted.add(1);
+        let token = self.insert(peer, Phase::Head, Role::Server);
+        self.driver.attach(token, socket);
+        let head_ms = self.common.deadlines.head_ms;
+        self.arm_within(token, head_ms);
+        if self.table.len() >= self.common.limits.max_connections as usize {
+            self.common.stats.accept_pauses.add(1);
+            self.accept_paused = AcceptPause::Limit;
+            self.driver.pause_accept();
+        }
+    }
+
+    fn insert(&mut self, peer: PeerAddr, phase: Phase, role: Role) -> Token {
+        let common = &mut self.common;
+        self.table.insert(|generation| {
+            Slot::new(&mut common.peers, peer, generation, common.tick, phase, Session::new(role))
+        })
+    }
+
+    fn on_closed(&mut self, token: Token) {
+        self.wheel_cancel(token);
+        let Some(mut slot) = self.table.remove(token) else { return };
+        self.common.drop_work(&mut slot);
+        slot.dismantle(&mut self.common.peers);
+        let room = self.table.len() < self.common.limits.max_connections as usize;
+        if self.accept_paused != AcceptPause::No && room && !self.common.draining {
+            // A descriptor came free as well: also the end of a failure's cause.
+            self.accept_paused = AcceptPause::No;
+            self.driver.resume_accept();
+        }
+    }
+
+    fn retry_accept(&mut self) {
+        if let AcceptPause::Until(when) = self.accept_paused
+            && self.clock.now() >= when
+            && !self.common.draining
+        {
+            self.accept_paused = AcceptPause::No;
+            self.driver.resume_accept();
+        }
+    }
+
+    fn take_commands(&mut self) {
+        if !self.inbox.begin() {
+            return;
+        }
+        for taken in 0.. {
+            if taken == MAX_COMMANDS_PER_TURN {
+                // The rest next turn, which must not sleep.
+                self.inbox.rearm();
+                break;
+            }
+            let Some(command) = self.inbox.take() else { break };
+            self.common.stats.commands.add(1);
+            match command {
+                Command::Send { to, kind, payload } => self.with_conn(to, |common, slot, token| {
+                    common.send(slot, token, kind, &payload);
+                }),
+                Command::Close { id, code, reason } => self.with_conn(id, |common, slot, token| {
+                    common.close(slot, token, Some(code), &reason);
+                }),
+                Command::Drain => self.begin_drain(),
+                Command::Stop => self.stop(),
+            }
+        }
+    }
+
+    fn with_conn(&mut self, id: ConnId, act: impl FnOnce(&mut Common, &mut Slot, Token)) {
+        let token = id.token();
+        match self.table.get(token) {
+            Some((slot, _)) if slot.phase == Phase::Open => {
+                act(&mut self.common, slot, token);
+                self.after_send(token);
+            }
+            _ => self.common.stats.commands_stale.add(1),
+        }
+    }
+
+    /// Ends a connection that has no more to say or cannot say it.
+    fn abort(&mut self, token: Token, reason: CloseReason<'_>) {
+        let Some((slot, state)) = self.table.get(token) else { return };
+        match slot.phase {
+            Phase::Closing => return,
+            Phase::Connecting => return self.fail_connect(token, ConnectError::Disconnected),
+            _ => slot.phase = Phase::Closing,
+        }
+        self.driver.close(token);
+        tell_close(&mut self.handler, &self.common, token, slot, state, reason);
+    }
+
+    fn begin_drain(&mut self) {
+        if self.common.draining {
+            return;
+        }
+        self.common.draining = true;
+        self.driver.close_listeners();
+        self.drain_until =
+            Some(self.clock.now() + Duration::from_millis(self.common.deadlines.drain_ms.into()));
+        let mut tokens = Vec::with_capacity(self.table.len());
+        self.table.tokens(&mut tokens);
+        for token in tokens {
+            let Some((slot, _)) = self.table.get(token) else { continue };
+            match slot.phase {
+                Phase::Open => {
+                    let code = Some(CloseCode::GOING_AWAY);
+                    self.common.close(slot, token, code, "the server is going away");
+                    self.arm_for_state(token);
+                }
+                Phase::Head if self.common.queued(slot) == 0 => self.abort(token, CloseReason::Shutdown),
+                Phase::Head => slot.phase = Phase::Finishing,
+                Phase::Connecting => self.abort(token, CloseReason::Shutdown),
+                Phase::Finishing | Phase::Lingering | Phase::Closing => {}
+            }
+        }
+    }
+
+    fn progress_drain(&mut self) {
+        if self.common.stop_asked {
+            self.common.stop_asked = false;
+            self.begin_drain();
+        }
+        let Some(until) = self.drain_until else { return };
+        if self.table.is_empty() || self.clock.now() >= until {
+            self.stop();
+        }
+    }
+
+    fn stop(&mut self) {
+        if self.stopped {
+            return;
+        }
+        self.begin_drain();
+        let mut tokens = Vec::with_capacity(self.table.len());
+        self.table.tokens(&mut tokens);
+        for token in tokens {
+            self.abort(token, CloseReason::Shutdown);
+        }
+        self.stopped = true;
+    }
+
+    /// Shows this turn's numbers to other threads.
+    fn publish(&mut self) {
+        let stats = &self.common.stats;
+        stats.turns.add(1);
+        stats.connections.set(self.table.len() as u64);
+        stats.outbox_bytes.set(self.common.outbox_bytes as u64);
+        stats.pool_bytes.set(self.common.pool.free_bytes() as u64);
+        stats.busy_connections.set(self.common.works.len() as u64);
+        stats.absorb(&self.driver.stats());
+    }
+}
+
+/// Calls the handler's `close` if it is owed one.
+fn tell_close<H: Handler>(
+    handler: &mut H,
+    common: &Common,
+    token: Token,
+    slot: &mut Slot,
+    state: &mut Option<H::State>,
+    reason: CloseReason<'_>,
+) {
+    if !slot.flags.take(Flags::HANDLER_OWED) {
+        return;
+    }
+    let Some(state) = state.take() else { return };
+    common.stats.websockets.sub(1);
+    common.stats.count_close(reason.code());
+    match reason {
+        CloseReason::Violation(_) => common.stats.violations.add(1),
+        CloseReason::Timeout(_) => common.stats.timeouts.add(1),
+        CloseReason::Disconnected => common.stats.disconnects.add(1),
+        _ => {}
+    }
+    handler.close(ConnId::new(common.shard, token), state, reason);
+}
+
+/// Opens the handler's side of a connection.
+fn tell_open<H: Handler>(
+    handler: &mut H,
+    common: &mut Common,
+    token: Token,
+    slot: &mut Slot,
+    state: &mut H::State,
+) {
+    slot.phase = Phase::Open;
+    slot.flags.set(Flags::HANDLER_OWED);
+    slot.last_seen = common.tick;
+    common.stats.websockets.add(1);
+    handler.open(&mut Conn { token, slot, state, common });
+}

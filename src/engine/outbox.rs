@@ -1,0 +1,157 @@
+//! The sending side of a turn: one send per connection, one in flight, and what follows its end.
+
+use super::receive::{finishing, sends_fin_first};
+use super::slot::{Flags, NO_WORK, Phase};
+use super::{Core, requests};
+use crate::driver::{Driver, SendBuf, Token};
+use crate::handler::{CloseReason, Conn, Handler};
+use crate::ws::State;
+
+impl<D: Driver, H: Handler> Core<D, H> {
+    /// Gives every dirty connection's bytes to the driver.
+    pub(super) fn flush(&mut self) {
+        self.watch_stalled_sends();
+        let mut dirty = std::mem::take(&mut self.common.dirty);
+        for token in dirty.drain(..) {
+            let Some((slot, _)) = self.table.get(token) else { continue };
+            slot.flags.take(Flags::DIRTY);
+            if slot.work == NO_WORK {
+                self.all_sent(token);
+                continue;
+            }
+            let work = &mut self.common.works[slot.work as usize];
+            if work.in_flight > 0 || slot.phase == Phase::Closing {
+                continue;
+            }
+            if work.pending.is_empty() {
+                self.all_sent(token);
+                continue;
+            }
+            let bytes = std::mem::take(&mut work.pending);
+            work.in_flight = bytes.len();
+            work.write_since = self.common.tick;
+            work.pongs = 0;
+            self.sent.push(token);
+            self.driver.send(token, SendBuf::Owned(bytes));
+        }
+        // Sends of `all_sent`'s callbacks, if any, wait for the next turn.
+        dirty.append(&mut self.common.dirty);
+        self.common.dirty = dirty;
+    }
+
+    pub(super) fn on_sent(&mut self, token: Token, buf: SendBuf, result: std::io::Result<()>) {
+        let bytes = buf.as_slice().len();
+        if let SendBuf::Owned(buffer) = buf {
+            self.common.pool.give(buffer);
+        }
+        let Some((slot, _)) = self.table.get(token) else { return };
+        let Some(work) = self.common.existing_work(slot) else { return };
+        debug_assert_eq!(work.in_flight, bytes);
+        work.in_flight = 0;
+        let more = !work.pending.is_empty();
+        self.common.outbox_bytes -= bytes;
+        if result.is_err() {
+            return self.abort(token, CloseReason::Disconnected);
+        }
+        if more {
+            self.common.mark_dirty(slot, token);
+        } else {
+            self.all_sent(token);
+        }
+    }
+
+    /// Everything queued has been taken by this host's kernel.
+    fn all_sent(&mut self, token: Token) {
+        let Some((slot, state)) = self.table.get(token) else { return };
+        match slot.phase {
+            Phase::Finishing if slot.flags.has(Flags::EOF) => {
+                return self.abort(token, CloseReason::Disconnected);
+            }
+            Phase::Finishing => {
+                slot.phase = Phase::Lingering;
+                slot.since = self.common.tick;
+                if sends_fin_first(slot) {
+                    self.driver.shutdown(token);
+                }
+                self.common.release_idle_work(slot);
+                self.arm_within(token, self.common.deadlines.close_ms);
+                return;
+            }
+            Phase::Open if slot.flags.take(Flags::WANTS_DRAIN) => {
+                if let Some(state) = state.as_mut() {
+                    self.handler.drain(&mut Conn { token, slot, state, common: &mut self.common });
+                }
+            }
+            _ => {}
+        }
+        let Some((slot, state)) = self.table.get(token) else { return };
+        if slot.flags.has(Flags::PAUSED) && self.common.queued(slot) < self.resume_below() {
+            slot.flags.take(Flags::PAUSED);
+            self.driver.resume(token);
+            if slot.phase == Phase::Head {
+                // Pipelined requests that were put off.
+                let outcome =
+                    requests::take(&mut self.handler, token, slot, state, &mut self.common, &mut []);
+                self.after_received(token, outcome);
+                return self.finish_after_eof(token);
+            }
+        }
+        self.common.release_idle_work(slot);
+    }
+
+    /// The peer sent FIN while its requests were put off, and all are answered now.
+    fn finish_after_eof(&mut self, token: Token) {
+        let Some((slot, _)) = self.table.get(token) else { return };
+        if slot.phase == Phase::Head && slot.flags.has(Flags::EOF) && !slot.flags.has(Flags::PAUSED) {
+            self.finish(token);
+        }
+    }
+
+    fn resume_below(&self) -> usize {
+        self.common.limits.pause_receive_bytes as usize / 2 + 1
+    }
+
+    /// Looks at a connection to which bytes were queued: a peer that does not read is not read from.
+    pub(super) fn after_send(&mut self, token: Token) {
+        let Some((slot, _)) = self.table.get(token) else { return };
+        if matches!(slot.phase, Phase::Open | Phase::Head)
+            && !slot.flags.has(Flags::PAUSED)
+            && self.common.queued(slot) >= self.common.limits.pause_receive_bytes as usize
+        {
+            slot.flags.set(Flags::PAUSED);
+            self.common.stats.receive_pauses.add(1);
+            self.driver.pause(token);
+        }
+        // An open connection between messages has its idle timer armed, and no nearer deadline.
+        let settled = slot.phase == Phase::Open
+            && slot.session.state() == State::Open
+            && !slot.session.is_inside_message()
+            && slot.links.is_armed();
+        if !settled {
+            self.arm_for_state(token);
+        }
+    }
+
+    /// Ends the connection when what is queued has been sent.
+    pub(super) fn finish(&mut self, token: Token) {
+        let Some((slot, _)) = self.table.get(token) else { return };
+        if slot.flags.has(Flags::EOF) && self.common.queued(slot) == 0 {
+            return self.abort(token, CloseReason::Disconnected);
+        }
+        finishing(&mut self.common, slot, token);
+        self.arm_for_state(token);
+    }
+
+    /// Sends of the last turn that have not ended yet: from now on `write_ms` watches them. A send
+    /// that ends within a turn, as nearly all do, costs the wheel nothing.
+    fn watch_stalled_sends(&mut self) {
+        let mut sent = std::mem::take(&mut self.sent);
+        for token in sent.drain(..) {
+            let Some((slot, _)) = self.table.get(token) else { continue };
+            if self.common.existing_work(slot).is_some_and(|work| work.in_flight > 0) {
+                self.arm_for_state(token);
+            }
+        }
+        self.sent = sent;
+    }
+}

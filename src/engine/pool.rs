@@ -1,0 +1,75 @@
+//! Buffers a core lends to busy connections and takes back.
+//!
+//! Two stacks, so that a one-line answer does not sit on a megabyte: the most recently used
+//! buffer, still in the cache, goes out first. What is kept is bounded in bytes; the rest is freed.
+
+/// Capacity from which a buffer counts as large.
+const LARGE_BYTES: usize = 8 << 10;
+/// Capacity of a new small buffer.
+const SMALL_BYTES: usize = 512;
+
+/// Free buffers of one core.
+#[derive(Debug)]
+pub struct Pool {
+    small: Vec<Vec<u8>>,
+    large: Vec<Vec<u8>>,
+    free_bytes: usize,
+    max_bytes: usize,
+}
+
+impl Pool {
+    /// An empty pool that keeps at most `max_bytes` of free buffers.
+    pub fn new(max_bytes: u32) -> Self {
+        Self { small: Vec::new(), large: Vec::new(), free_bytes: 0, max_bytes: max_bytes as usize }
+    }
+
+    /// An empty buffer, likely to have room for `expected` bytes.
+    pub fn take(&mut self, expected: usize) -> Vec<u8> {
+        let stack = if expected < LARGE_BYTES { &mut self.small } else { &mut self.large };
+        match stack.pop() {
+            Some(buffer) => {
+                self.free_bytes -= buffer.capacity();
+                buffer
+            }
+            None if expected < LARGE_BYTES => Vec::with_capacity(SMALL_BYTES.max(expected)),
+            None => Vec::with_capacity(LARGE_BYTES),
+        }
+    }
+
+    /// Takes a buffer back, or frees it when enough are kept.
+    pub fn give(&mut self, mut buffer: Vec<u8>) {
+        let capacity = buffer.capacity();
+        if capacity == 0 || self.free_bytes + capacity > self.max_bytes {
+            return;
+        }
+        buffer.clear();
+        self.free_bytes += capacity;
+        if capacity < LARGE_BYTES { self.small.push(buffer) } else { self.large.push(buffer) }
+    }
+
+    /// Bytes kept.
+    pub fn free_bytes(&self) -> usize {
+        self.free_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gives_back_what_it_was_given_and_keeps_to_its_bound() {
+        let mut pool = Pool::new(20_000);
+        let small = pool.take(20);
+        let address = small.as_ptr();
+        pool.give(small);
+        assert_eq!(pool.take(20).as_ptr(), address);
+        pool.give(Vec::with_capacity(16_000));
+        assert!(pool.free_bytes() >= 16_000);
+        pool.give(Vec::with_capacity(16_000));
+        assert!(pool.free_bytes() < 20_000, "the second one was freed");
+        assert!(pool.take(20).capacity() < LARGE_BYTES, "a small request leaves the large one alone");
+        assert!(pool.take(9_000).capacity() >= 16_000);
+        assert_eq!(pool.free_bytes(), 0);
+    }
+}
