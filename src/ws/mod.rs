@@ -1,1 +1,27 @@
-//! The WebSocket protocol, sans-IO.
+//! The WebSocket protocol (RFC 6455), sans-IO and for both roles: bytes in, events out.
+//!
+//! Nothing here holds a descriptor, reads a clock or draws random numbers; time, masks and keys are
+//! the caller's inputs and every buffer is the caller's. The layers, from the bottom:
+//!
+//! - [`encode_message`] and its kin write frames;
+//! - [`Session`] is the 24-byte state of one connection and decodes frames where they lie;
+//! - [`handshake`] (server) and [`client`] open a connection;
+//! - [`Codec`] bundles a session with buffers, for whoever drives it over streams of their own.
+
+mod close;
+mod codec;
+mod frame;
+mod session;
+
+pub mod client;
+pub mod extension;
+pub mod handshake;
+mod origin;
+
+pub use close::{CloseCode, Violation};
+pub use codec::{Closing, Codec, Event, Message, Writer};
+pub use frame::{
+    FrameHead, Kind, MAX_CONTROL_PAYLOAD, MAX_HEADER, Opcode, Role, encode_close, encode_fragment,
+    encode_frame, encode_message, encode_ping, encode_pong, header_len, write_header,
+};
+pub use session::{DecodeLimits, Item, MAX_CARRY, Session, State, wanted};

@@ -1,1 +1,0 @@
-//! Request heads and plain responses.

@@ -1,0 +1,153 @@
+//! UTF-8 (RFC 3629) across reads and fragments, failing at the first byte that no continuation
+//! could make valid (RFC 6455 §8.1).
+//!
+//! Contract: bytes come in order; after an error the text is lost and the validator with it.
+
+use super::{INLINE_BYTES, arch, key, level};
+use std::fmt;
+
+/// Bytes unmasked before they are validated: few enough to be still in the first-level cache.
+/// A multiple of 4, so that every strip begins at the same mask byte.
+const STRIP_BYTES: usize = 8 << 10;
+
+/// The bytes are not UTF-8, and nothing that follows can make them so. A WebSocket peer gets
+/// close code 1007 for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidUtf8;
+
+impl fmt::Display for InvalidUtf8 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text is not valid UTF-8")
+    }
+}
+
+impl std::error::Error for InvalidUtf8 {}
+
+/// Where a text stands between two of its pieces: at a character boundary, or inside a character
+/// whose next byte must lie in a certain range.
+///
+/// ```
+/// use ringwire::simd::Utf8;
+/// let mut text = Utf8::default();
+/// assert!(text.validate(b"gr\xc3").is_ok());
+/// assert!(text.finish().is_err()); // `text` is Copy: this only asks
+/// assert!(text.validate(b"\xbc\xc3\x9fe").is_ok());
+/// assert!(text.finish().is_ok());
+/// assert!(Utf8::default().validate(b"\xf4\x90").is_err()); // beyond U+10FFFF, whatever follows
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Utf8 {
+    /// Continuation bytes missing, 0 at a boundary.
+    missing: u8,
+    /// Least and greatest value of the next of them.
+    least: u8,
+    greatest: u8,
+}
+
+const _: () = assert!(size_of::<Utf8>() <= 4);
+
+impl Utf8 {
+    /// Takes the next piece of the text. An error means that one of these bytes can belong to no
+    /// valid text that begins with those before it.
+    #[inline]
+    pub fn validate(&mut self, bytes: &[u8]) -> Result<(), InvalidUtf8> {
+        let mut rest = bytes;
+        while self.missing != 0 {
+            let Some((&byte, after)) = rest.split_first() else { return Ok(()) };
+            self.step(byte)?;
+            rest = after;
+        }
+        let (whole, open) = rest.split_at(rest.len() - open_len(rest));
+        if !arch::is_utf8(level::usable(), whole) {
+            return Err(InvalidUtf8);
+        }
+        open.iter().try_for_each(|&byte| self.step(byte))
+    }
+
+    /// [`unmask`](super::unmask)s the next piece in place and takes it, strip by strip.
+    ///
+    /// On an error the bytes are left partly unmasked.
+    #[inline]
+    pub fn unmask_validate(
+        &mut self,
+        bytes: &mut [u8],
+        mask: [u8; 4],
+        phase: usize,
+    ) -> Result<(), InvalidUtf8> {
+        let key = key(mask, phase);
+        if bytes.len() > INLINE_BYTES {
+            return self.unmask_validate_strips(bytes, key);
+        }
+        if arch::unmask_small(bytes, key) && self.missing == 0 { Ok(()) } else { self.validate(bytes) }
+    }
+
+    fn unmask_validate_strips(&mut self, bytes: &mut [u8], key: u32) -> Result<(), InvalidUtf8> {
+        let level = level::usable();
+        for strip in bytes.chunks_mut(STRIP_BYTES) {
+            let is_ascii = arch::unmask(level, strip, key);
+            if !is_ascii || self.missing != 0 {
+                self.validate(strip)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the text may end here. `self` stays usable: it is `Copy`.
+    #[inline]
+    pub fn finish(self) -> Result<(), InvalidUtf8> {
+        if self.missing == 0 { Ok(()) } else { Err(InvalidUtf8) }
+    }
+
+    /// One byte by the table of RFC 3629 §4.
+    fn step(&mut self, byte: u8) -> Result<(), InvalidUtf8> {
+        if self.missing != 0 {
+            if !(self.least..=self.greatest).contains(&byte) {
+                return Err(InvalidUtf8);
+            }
+            *self = Self { missing: self.missing - 1, least: 0x80, greatest: 0xBF };
+            return Ok(());
+        }
+        let (missing, least, greatest) = match byte {
+            0x00..=0x7F => (0, 0, 0),
+            0xC2..=0xDF => (1, 0x80, 0xBF),
+            0xE0 => (2, 0xA0, 0xBF),
+            0xED => (2, 0x80, 0x9F),
+            0xE1..=0xEF => (2, 0x80, 0xBF),
+            0xF0 => (3, 0x90, 0xBF),
+            0xF1..=0xF3 => (3, 0x80, 0xBF),
+            0xF4 => (3, 0x80, 0x8F),
+            _ => return Err(InvalidUtf8),
+        };
+        *self = Self { missing, least, greatest };
+        Ok(())
+    }
+}
+
+/// [`Utf8::unmask_validate`] and [`Utf8::finish`] for a text that is all there. Returns whether it
+/// is valid; if not, the bytes are left partly unmasked.
+#[inline]
+pub fn unmask_validate_whole(bytes: &mut [u8], mask: [u8; 4], phase: usize) -> bool {
+    if bytes.len() <= INLINE_BYTES {
+        arch::unmask_small(bytes, key(mask, phase)) || arch::is_utf8(level::usable(), bytes)
+    } else {
+        let mut text = Utf8::default();
+        text.unmask_validate(bytes, mask, phase).is_ok() && text.finish().is_ok()
+    }
+}
+
+/// How many bytes at the end may begin a character that goes on beyond it: 0 to 3.
+#[inline]
+fn open_len(bytes: &[u8]) -> usize {
+    let last = bytes.iter().rev().take(3).enumerate();
+    for (behind, &byte) in last {
+        let width = match byte {
+            0x80..=0xBF => continue,
+            0x00..=0x7F => 1,
+            0xC0..=0xDF => 2,
+            0xE0..=0xEF => 3,
+            0xF0..=0xFF => 4,
+        };
+        return if width > behind + 1 { behind + 1 } else { 0 };
+    }
+    0
+}

@@ -1,0 +1,252 @@
+//! Frames on the wire (RFC 6455 §5.2): opcodes, header layout, encoding.
+//!
+//! Touches only the buffers it is handed. The encoders append exactly one frame to `out`, header in
+//! front of payload; masks are the caller's, fresh from a CSPRNG for each frame (§5.3).
+
+use super::CloseCode;
+use crate::simd;
+
+/// Bytes of the longest frame header: 2, an 8-byte length, a 4-byte mask.
+pub const MAX_HEADER: usize = 14;
+
+/// Bytes that a control frame may carry (RFC 6455 §5.5).
+pub const MAX_CONTROL_PAYLOAD: usize = 125;
+
+pub(super) const FIN: u8 = 0x80;
+pub(super) const RSV1: u8 = 0x40;
+pub(super) const MASKED: u8 = 0x80;
+
+/// Which end of a connection we are: it decides who masks (RFC 6455 §5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Receives masked frames, sends unmasked ones.
+    Server,
+    /// Receives unmasked frames, sends masked ones.
+    Client,
+}
+
+/// What a message holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// UTF-8.
+    Text,
+    /// Any bytes.
+    Binary,
+}
+
+impl Kind {
+    /// The opcode of the message's first frame.
+    #[inline]
+    pub const fn opcode(self) -> Opcode {
+        match self {
+            Self::Text => Opcode::Text,
+            Self::Binary => Opcode::Binary,
+        }
+    }
+}
+
+/// The opcodes of RFC 6455 §5.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Opcode {
+    /// Goes on with a fragmented message.
+    Continuation = 0,
+    /// First frame of a text message.
+    Text = 1,
+    /// First frame of a binary message.
+    Binary = 2,
+    /// Ends the connection.
+    Close = 8,
+    /// Asks for a pong.
+    Ping = 9,
+    /// Answers a ping, or is a heartbeat of its own accord.
+    Pong = 10,
+}
+
+/// The first two bytes of a frame but for the length, and its mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHead {
+    /// Last frame of its message.
+    pub fin: bool,
+    /// Reserved bit 1; set on the first frame of a compressed message (RFC 7692 §6).
+    pub rsv1: bool,
+    /// What the frame is.
+    pub opcode: Opcode,
+    /// `Some` in the client role: unpredictable and never reused (RFC 6455 §5.3).
+    pub mask: Option<[u8; 4]>,
+}
+
+impl FrameHead {
+    /// A frame that is a whole message or a control frame.
+    #[inline]
+    pub const fn whole(opcode: Opcode, mask: Option<[u8; 4]>) -> Self {
+        Self { fin: true, rsv1: false, opcode, mask }
+    }
+
+    #[inline]
+    const fn first_byte(self) -> u8 {
+        self.opcode as u8 | if self.fin { FIN } else { 0 } | if self.rsv1 { RSV1 } else { 0 }
+    }
+}
+
+/// Bytes of the header of a frame with `payload_len` bytes, in the shortest form (RFC 6455 §5.2).
+#[inline]
+pub const fn header_len(payload_len: usize, masked: bool) -> usize {
+    let length = match payload_len {
+        0..=125 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    };
+    length + if masked { 4 } else { 0 }
+}
+
+/// Writes the header of a frame with `payload_len` bytes to the front of `out` and returns its
+/// length. The bytes of `out` behind it are not changed.
+///
+/// ```
+/// use ringwire::ws::{FrameHead, Opcode, write_header};
+/// let mut header = [0; 14];
+/// let len = write_header(&mut header, FrameHead::whole(Opcode::Binary, None), 300);
+/// assert_eq!(header[..len], [0x82, 126, 0x01, 0x2c]);
+/// ```
+#[inline]
+pub fn write_header(out: &mut [u8; MAX_HEADER], head: FrameHead, payload_len: usize) -> usize {
+    out[0] = head.first_byte();
+    let len = match payload_len {
+        0..=125 => {
+            out[1] = payload_len as u8;
+            2
+        }
+        126..=0xffff => {
+            out[1] = 126;
+            out[2..4].copy_from_slice(&(payload_len as u16).to_be_bytes());
+            4
+        }
+        _ => {
+            out[1] = 127;
+            out[2..10].copy_from_slice(&(payload_len as u64).to_be_bytes());
+            10
+        }
+    };
+    if let Some(mask) = head.mask {
+        out[1] |= MASKED;
+        out[len..len + 4].copy_from_slice(&mask);
+        return len + 4;
+    }
+    len
+}
+
+/// Appends one frame to `out`. With a mask, the copy in `out` is masked; `payload` is not changed.
+///
+/// The rules about which frame may follow which, and that a control frame carries at most
+/// [`MAX_CONTROL_PAYLOAD`] bytes, are the caller's.
+#[inline]
+pub fn encode_frame(out: &mut Vec<u8>, head: FrameHead, payload: &[u8]) {
+    if head.mask.is_none() && payload.len() <= SHORT {
+        return encode_short(out, head.first_byte(), payload);
+    }
+    let mut header = [0; MAX_HEADER];
+    let header_len = write_header(&mut header, head, payload.len());
+    out.reserve(header_len + payload.len());
+    out.extend_from_slice(&header[..header_len]);
+    let start = out.len();
+    out.extend_from_slice(payload);
+    if let Some(mask) = head.mask {
+        simd::unmask(&mut out[start..], mask, 0);
+    }
+}
+
+/// Payloads up to here are written with moves of constant size instead of a call of `memcpy`,
+/// which for 20 bytes costs more than the rest of the encoding.
+const SHORT: usize = 64;
+
+/// Header and payload in overlapping moves: the first and the last block of the payload.
+#[inline]
+fn encode_short(out: &mut Vec<u8>, first_byte: u8, payload: &[u8]) {
+    let len = payload.len();
+    let start = out.len();
+    let header = [first_byte, len as u8];
+    macro_rules! blocks {
+        ($room:expr, $block:expr) => {{
+            let mut frame = [0; 2 + $room];
+            frame[..2].copy_from_slice(&header);
+            frame[2..2 + $block].copy_from_slice(&payload[..$block]);
+            out.extend_from_slice(&frame);
+            out[start + 2 + len - $block..][..$block].copy_from_slice(&payload[len - $block..]);
+            out.truncate(start + 2 + len);
+        }};
+    }
+    match len {
+        0..4 => {
+            let byte = |i: usize| payload.get(i).copied().unwrap_or(0);
+            out.extend_from_slice(&[header[0], header[1], byte(0), byte(1), byte(2)]);
+            out.truncate(start + 2 + len);
+        }
+        4..8 => blocks!(8, 4),
+        8..16 => blocks!(16, 8),
+        16..=32 => blocks!(32, 16),
+        _ => blocks!(64, 32),
+    }
+}
+
+/// Appends a whole message as one frame.
+///
+/// ```
+/// use ringwire::ws::{Kind, encode_message};
+/// let mut out = Vec::new();
+/// encode_message(&mut out, Kind::Text, b"Hello", None);
+/// assert_eq!(out, b"\x81\x05Hello"); // RFC 6455 §5.7
+/// ```
+#[inline]
+pub fn encode_message(out: &mut Vec<u8>, kind: Kind, payload: &[u8], mask: Option<[u8; 4]>) {
+    encode_frame(out, FrameHead::whole(kind.opcode(), mask), payload);
+}
+
+/// Appends one frame of a fragmented message: `Text` or `Binary` first, `Continuation` after, the
+/// last one with `fin`.
+#[inline]
+pub fn encode_fragment(out: &mut Vec<u8>, opcode: Opcode, fin: bool, payload: &[u8], mask: Option<[u8; 4]>) {
+    encode_frame(out, FrameHead { fin, rsv1: false, opcode, mask }, payload);
+}
+
+/// Appends a ping. Of `payload`, the first 125 bytes are sent: a control frame holds no more.
+#[inline]
+pub fn encode_ping(out: &mut Vec<u8>, payload: &[u8], mask: Option<[u8; 4]>) {
+    encode_control(out, Opcode::Ping, payload, mask);
+}
+
+/// Appends a pong. Of `payload`, the first 125 bytes are sent; a ping carries no more to answer.
+#[inline]
+pub fn encode_pong(out: &mut Vec<u8>, payload: &[u8], mask: Option<[u8; 4]>) {
+    encode_control(out, Opcode::Pong, payload, mask);
+}
+
+/// Appends a Close frame. Without a code, or with one that [may not be
+/// sent](CloseCode::is_valid_on_wire), the body is empty. The reason is cut at a character
+/// boundary to the 123 bytes there is room for.
+///
+/// ```
+/// use ringwire::ws::{CloseCode, encode_close};
+/// let mut out = Vec::new();
+/// encode_close(&mut out, Some(CloseCode::NORMAL), "bye", None);
+/// assert_eq!(out, b"\x88\x05\x03\xe8bye");
+/// ```
+pub fn encode_close(out: &mut Vec<u8>, code: Option<CloseCode>, reason: &str, mask: Option<[u8; 4]>) {
+    let Some(code) = code.filter(|code| code.is_valid_on_wire()) else {
+        return encode_control(out, Opcode::Close, &[], mask);
+    };
+    let mut end = reason.len().min(MAX_CONTROL_PAYLOAD - 2);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    let reason = &reason.as_bytes()[..end];
+    let mut body = [0; MAX_CONTROL_PAYLOAD];
+    body[..2].copy_from_slice(&code.0.to_be_bytes());
+    body[2..2 + reason.len()].copy_from_slice(reason);
+    encode_control(out, Opcode::Close, &body[..2 + reason.len()], mask);
+}
+
+fn encode_control(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) {
+    let payload = &payload[..payload.len().min(MAX_CONTROL_PAYLOAD)];
+    encode_frame(out, FrameHead::whole(opcode, mask), payload);
+}

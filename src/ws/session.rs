@@ -1,0 +1,468 @@
+//! The protocol state of one open connection, and the decoder that moves it.
+//!
+//! A [`Session`] is 24 bytes and holds no payload: frames are unmasked, validated and handed out
+//! where they lie in the caller's receive buffer. The contract to know is what `None` of
+//! [`Session::decode`] leaves behind, and how [`wanted`] completes it.
+
+use super::frame::{FIN, MASKED, MAX_CONTROL_PAYLOAD};
+use super::{CloseCode, Kind, Role, Violation};
+use crate::simd::{self, Utf8};
+use std::ops::Range;
+
+/// The most bytes that [`Session::decode`] leaves unconsumed: an unfinished control frame, or an
+/// unfinished header of a data frame, which is shorter.
+pub const MAX_CARRY: usize = 6 + MAX_CONTROL_PAYLOAD;
+
+/// Where the closing handshake stands (RFC 6455 §7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Data flows both ways.
+    Open,
+    /// We sent a Close frame and wait for the peer's. Its messages still come.
+    CloseSent,
+    /// The peer sent a Close frame, or broke the protocol; nothing more is taken from it. Ours is due.
+    CloseReceived,
+    /// Both are done: the transport is to be closed, by the server first (§7.1.1).
+    Closed,
+}
+
+/// Bounds on what [`Session::decode`] takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeLimits {
+    /// Bytes of one message, all its fragments together. A frame header that declares more is
+    /// [`Violation::MessageTooBig`].
+    pub max_message_bytes: u32,
+    /// The pieces go to a user who takes messages as streams: their size is not limited.
+    pub stream: bool,
+}
+
+impl Default for DecodeLimits {
+    /// 1 MiB, not streaming.
+    fn default() -> Self {
+        Self { max_message_bytes: 1 << 20, stream: false }
+    }
+}
+
+impl DecodeLimits {
+    #[inline]
+    const fn admit(&self, bytes: u64) -> bool {
+        bytes <= self.max_message_bytes as u64 || self.stream
+    }
+}
+
+/// What [`Session::decode`] found. Ranges index its `input`; what they cover is unmasked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A whole message. Text is valid UTF-8.
+    Message {
+        /// Text or binary.
+        kind: Kind,
+        /// All of it.
+        payload: Range<usize>,
+    },
+    /// Part of a message that is not whole in this input. Text is valid so far, and may end
+    /// inside a character.
+    Piece {
+        /// Text or binary.
+        kind: Kind,
+        /// Empty only if `last`.
+        payload: Range<usize>,
+        /// Nothing of this message came before.
+        first: bool,
+        /// The message is complete with this.
+        last: bool,
+    },
+    /// To be answered by a pong with the same payload (RFC 6455 §5.5.3).
+    Ping {
+        /// At most 125 bytes.
+        payload: Range<usize>,
+    },
+    /// An answer to a ping, or a heartbeat.
+    Pong {
+        /// At most 125 bytes.
+        payload: Range<usize>,
+    },
+    /// The peer closes; a Close frame with the same code is due, unless ours is sent already.
+    Close {
+        /// Valid on the wire. `None` if the frame had no body (1005 in the terms of §7.1.5).
+        code: Option<CloseCode>,
+        /// UTF-8, at most 123 bytes.
+        reason: Range<usize>,
+    },
+}
+
+/// The protocol state of one connection: small, `Copy`, and without payload.
+///
+/// ```
+/// use ringwire::ws::{DecodeLimits, Item, Kind, Role, Session};
+///
+/// let mut session = Session::new(Role::Server);
+/// let limits = DecodeLimits::default();
+/// let mut input = *b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"; // RFC 6455 §5.7
+/// let mut at = 0;
+/// let item = session.decode(&mut input, &mut at, &limits)?;
+/// assert_eq!(item, Some(Item::Message { kind: Kind::Text, payload: 6..11 }));
+/// assert_eq!(&input[6..11], b"Hello");
+/// assert_eq!(session.decode(&mut input, &mut at, &limits)?, None);
+/// assert_eq!(at, input.len());
+/// # Ok::<(), ringwire::ws::Violation>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    /// Payload bytes of the current frame still to come.
+    frame_remaining: u64,
+    /// Declared payload bytes of the current message, up to and with the current frame.
+    message_bytes: u32,
+    /// The current frame's mask, rotated so that its lowest byte is for the next payload byte.
+    mask: u32,
+    utf8: Utf8,
+    bits: u32,
+}
+
+const _: () = assert!(size_of::<Session>() <= 24, "a session lives in the connection's cache line");
+
+const CLIENT: u32 = 1 << 0;
+const CLOSE_SENT: u32 = 1 << 1;
+/// A Close frame or a violation: everything after is ignored (RFC 6455 §5.5.1, §7.1.7).
+const INPUT_ENDED: u32 = 1 << 2;
+/// A message has begun and has not ended; one of the two is set.
+const TEXT: u32 = 1 << 3;
+const BINARY: u32 = 1 << 4;
+/// Something of the message has been handed out.
+const DELIVERED: u32 = 1 << 5;
+/// A data frame's header has been taken, its payload not yet all.
+const IN_FRAME: u32 = 1 << 6;
+/// That frame is its message's last.
+const LAST_FRAME: u32 = 1 << 7;
+
+impl Session {
+    /// A connection whose opening handshake is done.
+    pub fn new(role: Role) -> Self {
+        let bits = match role {
+            Role::Server => 0,
+            Role::Client => CLIENT,
+        };
+        Self { frame_remaining: 0, message_bytes: 0, mask: 0, utf8: Utf8::default(), bits }
+    }
+
+    /// Which end this is.
+    #[inline]
+    pub const fn role(&self) -> Role {
+        if self.has(CLIENT) { Role::Client } else { Role::Server }
+    }
+
+    /// Where the closing handshake stands.
+    #[inline]
+    pub const fn state(&self) -> State {
+        match (self.has(CLOSE_SENT), self.has(INPUT_ENDED)) {
+            (false, false) => State::Open,
+            (true, false) => State::CloseSent,
+            (false, true) => State::CloseReceived,
+            (true, true) => State::Closed,
+        }
+    }
+
+    /// Whether a message has begun and has not yet come to its end: an assembly deadline runs.
+    #[inline]
+    pub const fn is_inside_message(&self) -> bool {
+        self.has(TEXT | BINARY)
+    }
+
+    /// To be told when a Close frame has been encoded: no data frame may follow it (§5.5.1).
+    #[inline]
+    pub const fn close_sent(&mut self) {
+        self.bits |= CLOSE_SENT;
+    }
+
+    /// Decodes the next item of `input[*at..]` in place and moves `*at` behind it.
+    ///
+    /// `None`: there is none. What is left in `input[*at..]`, at most [`MAX_CARRY`] bytes, must be
+    /// presented again in front of more bytes; [`wanted`] says how many complete it. Payload of
+    /// data frames is never left over.
+    ///
+    /// After a Close frame or a violation everything is consumed and ignored.
+    ///
+    /// # Errors
+    /// The first rule that the peer broke. Items before it have been returned by earlier calls.
+    /// [`state`](Self::state) is then `CloseReceived` (or `Closed`): a Close frame with
+    /// [`Violation::close_code`] is due, and then the transport's end (RFC 6455 §7.1.7).
+    #[inline]
+    pub fn decode(
+        &mut self,
+        input: &mut [u8],
+        at: &mut usize,
+        limits: &DecodeLimits,
+    ) -> Result<Option<Item>, Violation> {
+        // Whole messages from a client with the short length form, between messages: the traffic
+        // that is bound by time per frame.
+        const HEADER: usize = 6;
+        if self.bits & !CLOSE_SENT == 0
+            && let Some(&[b0, b1, m0, m1, m2, m3]) = input.get(*at..).and_then(<[u8]>::first_chunk)
+        {
+            let payload_len = usize::from(b1 ^ MASKED); // 128 and more if not masked
+            let payload = *at + HEADER..*at + HEADER + payload_len;
+            if matches!(b0, 0x81 | 0x82)
+                && payload_len <= MAX_CONTROL_PAYLOAD
+                && limits.admit(payload_len as u64)
+                && let Some(bytes) = input.get_mut(payload.clone())
+            {
+                let mask = [m0, m1, m2, m3];
+                let kind = if b0 == 0x81 { Kind::Text } else { Kind::Binary };
+                let valid = match kind {
+                    Kind::Text => simd::unmask_validate_whole(bytes, mask, 0),
+                    Kind::Binary => {
+                        simd::unmask(bytes, mask, 0);
+                        true
+                    }
+                };
+                if valid {
+                    *at = payload.end;
+                    return Ok(Some(Item::Message { kind, payload }));
+                }
+                return Err(self.end_input(Violation::InvalidUtf8, input, at));
+            }
+        }
+        self.decode_any(input, at, limits)
+    }
+
+    /// Every form of frame.
+    #[inline(never)]
+    fn decode_any(
+        &mut self,
+        input: &mut [u8],
+        at: &mut usize,
+        limits: &DecodeLimits,
+    ) -> Result<Option<Item>, Violation> {
+        while !self.has(INPUT_ENDED) {
+            if self.has(IN_FRAME) {
+                match self.take_payload(input, at) {
+                    Ok(None) if self.has(IN_FRAME) => return Ok(None),
+                    Ok(None) => continue,
+                    Ok(item) => return Ok(item),
+                    Err(violation) => return Err(self.end_input(violation, input, at)),
+                }
+            }
+            let header = match self.parse_header(&input[*at..]) {
+                Ok(Some(header)) => header,
+                Ok(None) => return Ok(None),
+                Err(violation) => return Err(self.end_input(violation, input, at)),
+            };
+            let result = match header.opcode {
+                0..=2 => self.begin_data(header, at, limits),
+                _ if header.payload_len > (input.len() - *at - header.len) as u64 => return Ok(None),
+                _ => match self.take_control(header, input, at) {
+                    Ok(item) => return Ok(Some(item)),
+                    Err(violation) => Err(violation),
+                },
+            };
+            if let Err(violation) = result {
+                return Err(self.end_input(violation, input, at));
+            }
+        }
+        *at = input.len();
+        Ok(None)
+    }
+
+    /// The header at the start of `bytes`, or `None` if it is not whole. What the first two bytes
+    /// tell is judged as soon as they are there.
+    fn parse_header(&self, bytes: &[u8]) -> Result<Option<Header>, Violation> {
+        let Some(&[b0, b1]) = bytes.first_chunk() else { return Ok(None) };
+        let (fin, opcode) = (b0 & FIN != 0, b0 & 0x0f);
+        if b0 & 0x70 != 0 {
+            return Err(Violation::ReservedBits);
+        }
+        match (opcode, self.is_inside_message()) {
+            (3..=7 | 11.., _) => return Err(Violation::UnknownOpcode),
+            (8..=10, _) if !fin => return Err(Violation::FragmentedControl),
+            (8..=10, _) if b1 & 0x7f > MAX_CONTROL_PAYLOAD as u8 => return Err(Violation::ControlTooLong),
+            (0, false) => return Err(Violation::UnexpectedContinuation),
+            (1..=2, true) => return Err(Violation::MessageInsideMessage),
+            _ => {}
+        }
+        match (b1 & MASKED != 0, self.role()) {
+            (false, Role::Server) => return Err(Violation::Unmasked),
+            (true, Role::Client) => return Err(Violation::Masked),
+            _ => {}
+        }
+        let Some(rest) = bytes.get(2..header_len(b1)) else { return Ok(None) };
+        let (payload_len, rest) = match b1 & 0x7f {
+            126 => match rest.split_first_chunk() {
+                Some((&len, rest)) => (u64::from(u16::from_be_bytes(len)), rest),
+                None => return Ok(None),
+            },
+            127 => match rest.split_first_chunk() {
+                Some((&len, rest)) => (u64::from_be_bytes(len), rest),
+                None => return Ok(None),
+            },
+            len => (u64::from(len), rest),
+        };
+        match b1 & 0x7f {
+            126 if payload_len < 126 => return Err(Violation::LengthNotMinimal),
+            127 if payload_len <= 0xffff => return Err(Violation::LengthNotMinimal),
+            127 if payload_len >> 63 != 0 => return Err(Violation::LengthOutOfRange),
+            _ => {}
+        }
+        let mask = rest.first_chunk().map_or(0, |&mask| u32::from_le_bytes(mask));
+        Ok(Some(Header { len: header_len(b1), fin, opcode, payload_len, mask }))
+    }
+
+    fn begin_data(&mut self, header: Header, at: &mut usize, limits: &DecodeLimits) -> Result<(), Violation> {
+        let message_bytes = u64::from(self.message_bytes).saturating_add(header.payload_len);
+        if !limits.admit(message_bytes) {
+            return Err(Violation::MessageTooBig);
+        }
+        *at += header.len;
+        self.message_bytes = u32::try_from(message_bytes).unwrap_or(u32::MAX);
+        self.frame_remaining = header.payload_len;
+        self.mask = header.mask;
+        self.bits |= IN_FRAME;
+        self.bits |= match header.opcode {
+            1 => TEXT,
+            2 => BINARY,
+            _ => 0,
+        };
+        if header.fin {
+            self.bits |= LAST_FRAME;
+        }
+        Ok(())
+    }
+
+    /// What has come of the current frame's payload. `None` if that is nothing worth telling.
+    fn take_payload(&mut self, input: &mut [u8], at: &mut usize) -> Result<Option<Item>, Violation> {
+        let available = input.len() - *at;
+        let len =
+            usize::try_from(self.frame_remaining).map_or(available, |remaining| remaining.min(available));
+        self.frame_remaining -= len as u64;
+        let ends_frame = self.frame_remaining == 0;
+        let (first, last) = (!self.has(DELIVERED), ends_frame && self.has(LAST_FRAME));
+        let kind = if self.has(TEXT) { Kind::Text } else { Kind::Binary };
+        let payload = *at..*at + len;
+        *at = payload.end;
+        self.unmask_validate(&mut input[payload.clone()], kind, first && last)?;
+        self.mask = self.mask.rotate_right(8 * (len as u32 & 3));
+        if ends_frame {
+            self.bits &= !IN_FRAME;
+        }
+        if last {
+            if kind == Kind::Text && !first && self.utf8.finish().is_err() {
+                return Err(Violation::InvalidUtf8);
+            }
+            self.bits &= CLIENT | CLOSE_SENT;
+            self.message_bytes = 0;
+            self.utf8 = Utf8::default();
+            if first {
+                return Ok(Some(Item::Message { kind, payload }));
+            }
+        } else if len == 0 {
+            return Ok(None);
+        }
+        if !last {
+            self.bits |= DELIVERED;
+        }
+        Ok(Some(Item::Piece { kind, payload, first, last }))
+    }
+
+    fn unmask_validate(&mut self, bytes: &mut [u8], kind: Kind, whole: bool) -> Result<(), Violation> {
+        let mask = self.mask.to_le_bytes();
+        let valid = match (kind, self.role()) {
+            (Kind::Text, Role::Server) if whole => simd::unmask_validate_whole(bytes, mask, 0),
+            (Kind::Text, Role::Server) => self.utf8.unmask_validate(bytes, mask, 0).is_ok(),
+            (Kind::Text, Role::Client) => {
+                self.utf8.validate(bytes).is_ok() && (!whole || self.utf8.finish().is_ok())
+            }
+            (Kind::Binary, Role::Server) => {
+                simd::unmask(bytes, mask, 0);
+                true
+            }
+            (Kind::Binary, Role::Client) => true,
+        };
+        if valid { Ok(()) } else { Err(Violation::InvalidUtf8) }
+    }
+
+    /// A control frame that lies whole in `input`.
+    fn take_control(&mut self, header: Header, input: &mut [u8], at: &mut usize) -> Result<Item, Violation> {
+        let start = *at + header.len;
+        let payload = start..start + header.payload_len as usize; // at most 125
+        *at = payload.end;
+        let bytes = &mut input[payload.clone()];
+        if self.role() == Role::Server {
+            simd::unmask(bytes, header.mask.to_le_bytes(), 0);
+        }
+        match header.opcode {
+            9 => return Ok(Item::Ping { payload }),
+            10 => return Ok(Item::Pong { payload }),
+            _ => {}
+        }
+        let code = match *bytes {
+            [] => None,
+            [_] => return Err(Violation::CloseBodyTruncated),
+            [high, low, ref reason @ ..] => {
+                let code = CloseCode(u16::from_be_bytes([high, low]));
+                if !code.is_valid_on_wire() {
+                    return Err(Violation::CloseCodeInvalid);
+                }
+                let mut utf8 = Utf8::default();
+                if utf8.validate(reason).is_err() || utf8.finish().is_err() {
+                    return Err(Violation::CloseReasonNotUtf8);
+                }
+                Some(code)
+            }
+        };
+        *at = input.len();
+        self.bits |= INPUT_ENDED;
+        let reason = if code.is_some() { payload.start + 2..payload.end } else { payload };
+        Ok(Item::Close { code, reason })
+    }
+
+    #[cold]
+    fn end_input(&mut self, violation: Violation, input: &[u8], at: &mut usize) -> Violation {
+        self.bits |= INPUT_ENDED;
+        *at = input.len();
+        violation
+    }
+
+    #[inline]
+    const fn has(&self, bits: u32) -> bool {
+        self.bits & bits != 0
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Header {
+    len: usize,
+    fin: bool,
+    opcode: u8,
+    payload_len: u64,
+    /// 0 if there is none.
+    mask: u32,
+}
+
+/// Bytes of the header whose second byte is `b1`.
+const fn header_len(b1: u8) -> usize {
+    let length = match b1 & 0x7f {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    length + if b1 & MASKED != 0 { 4 } else { 0 }
+}
+
+/// How many more bytes complete what [`Session::decode`] left over: the header of a data frame, or
+/// all of a control frame. 0: `carry` is complete.
+///
+/// With fewer than two bytes the answer is what the length takes, so ask again after each addition.
+/// Append exactly that many: then `carry` ends where the header or the control frame ends, and
+/// decoding goes on in the receive buffer.
+///
+/// ```
+/// use ringwire::ws::wanted;
+/// assert_eq!(wanted(&[]), 2);
+/// assert_eq!(wanted(&[0x81, 0x85]), 4); // a text frame: its mask, not its payload
+/// assert_eq!(wanted(&[0x89, 0x85]), 9); // a ping: mask and payload
+/// ```
+pub fn wanted(carry: &[u8]) -> usize {
+    let Some(&[b0, b1]) = carry.first_chunk() else { return 2 - carry.len() };
+    let is_control = b0 & 0x08 != 0;
+    let payload_len = if is_control { usize::from(b1 & 0x7f).min(MAX_CONTROL_PAYLOAD) } else { 0 };
+    (header_len(b1) + payload_len).saturating_sub(carry.len())
+}
