@@ -1,9 +1,71 @@
-//! ringwire: a WebSocket server engine.
+//! ringwire: a WebSocket server engine for services that care about the tail of their latency.
+//!
+//! One pinned thread per core, one io_uring ring per thread (or epoll, behind the same seam), frames
+//! decoded where the kernel put them, and one cache line per idle connection. A service implements
+//! [`Handler`]; [`Server`] runs it.
+//!
+//! ```no_run
+//! use ringwire::{Conn, Handler, ListenAddr, Message, Request, Server, Upgrade};
+//!
+//! struct Echo;
+//!
+//! impl Handler for Echo {
+//!     type State = ();
+//!
+//!     fn upgrade(&mut self, _request: &Request<'_>) -> Upgrade<()> {
+//!         Upgrade::accept(())
+//!     }
+//!
+//!     fn message(&mut self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+//!         conn.send(message);
+//!     }
+//! }
+//!
+//! let addr: ListenAddr = "127.0.0.1:9001".parse()?;
+//! Server::builder().listen(addr).bind()?.run(|_shard| Echo)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The house
+//!
+//! | room | what lives there | may import |
+//! |---|---|---|
+//! | [`simd`] | pure kernels: unmasking, UTF-8 | core |
+//! | [`ws`] | the protocol, sans-IO, both roles | `simd`, `config`, `http` |
+//! | [`http`] | request heads and plain responses | `config` |
+//! | `driver` | the only room with descriptors: uring, epoll, [`sim`] | `config` |
+//! | `engine` | one core: turn, slots, timers, outbox, mailbox, stats | all above |
+//! | `handler` | what a user implements and is handed | engine and ws types |
+//! | `server`, `remote` | probe, bind, pin, spawn, drain; reaching cores from outside | engine, `driver::probe` |
+//!
+//! `config` and `error` are leaves. A test keeps the direction, and keeps `unsafe` in a few named
+//! files.
+//!
+//! # The way of the data
+//!
+//! The driver reports `Received` with a lease on its buffer; the slot is found by token; the session
+//! decodes in place; the handler is called with the payload where it lies; what it sends is
+//! appended to the connection's outbox; at the end of the turn each connection's outbox goes to
+//! the driver as one send, and all of them to the kernel in one system call.
 
 pub mod config;
+#[doc(hidden)]
 pub mod driver;
+#[doc(hidden)]
+pub mod engine;
+pub mod error;
+mod handler;
 pub mod http;
+mod remote;
 pub mod simd;
 pub mod ws;
 
 pub use config::{Deadlines, DriverChoice, Limits, ListenAddr, OriginPolicy, ParseListenAddrError};
+pub use driver::PeerAddr;
+pub use error::ServerError;
+pub use handler::{
+    ClientRequest, CloseReason, Conn, ConnId, ConnectError, Deadline, Fragment, Handler, Request, SendResult,
+    Shard, Upgrade,
+};
+pub use remote::{Remote, RemoteError};
+pub use ws::{CloseCode, Message};

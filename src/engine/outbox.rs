@@ -84,8 +84,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
             }
             _ => {}
         }
+        let resume_below = self.common.limits.pause_receive_bytes as usize / 2 + 1;
         let Some((slot, state)) = self.table.get(token) else { return };
-        if slot.flags.has(Flags::PAUSED) && self.common.queued(slot) < self.resume_below() {
+        if slot.flags.has(Flags::PAUSED) && self.common.queued(slot) < resume_below {
             slot.flags.take(Flags::PAUSED);
             self.driver.resume(token);
             if slot.phase == Phase::Head {
@@ -105,10 +106,6 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if slot.phase == Phase::Head && slot.flags.has(Flags::EOF) && !slot.flags.has(Flags::PAUSED) {
             self.finish(token);
         }
-    }
-
-    fn resume_below(&self) -> usize {
-        self.common.limits.pause_receive_bytes as usize / 2 + 1
     }
 
     /// Looks at a connection to which bytes were queued: a peer that does not read is not read from.

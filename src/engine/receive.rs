@@ -214,7 +214,9 @@ fn piece<H: Handler>(
     if first {
         work.assembly_since = tick;
         if work.assembly.capacity() < payload.len() {
-            pool.give(std::mem::replace(&mut work.assembly, pool_take(pool, payload.len())));
+            // As it is not whole in one receive buffer, it is likely to grow.
+            let roomy = pool.take(payload.len() * 2);
+            pool.give(std::mem::replace(&mut work.assembly, roomy));
         }
     }
     work.assembly.extend_from_slice(payload);
@@ -223,12 +225,6 @@ fn piece<H: Handler>(
         deliver(handler, conn, kind, &assembly);
         conn.common.pool.give(assembly);
     }
-}
-
-/// A buffer for a message of which `first` bytes have come: as it is not whole in one receive
-/// buffer, it is likely to grow.
-fn pool_take(pool: &mut super::pool::Pool, first: usize) -> Vec<u8> {
-    pool.take(first * 2)
 }
 
 /// The peer broke the protocol: it is told the code and hears nothing more (RFC 6455 §7.1.7).

@@ -11,8 +11,10 @@ pub const TICK_MS: u32 = 8;
 const LEVELS: usize = 4;
 const BITS: u32 = 6;
 const LISTS: usize = 1 << BITS;
-/// The farthest a timer can be set, in ticks (37 hours); a later deadline fires here and is re-armed.
-pub const MAX_TICKS: u32 = (1 << (BITS * LEVELS as u32)) - 1;
+/// The farthest a timer can be set, in ticks (36 hours); a later deadline fires here and is
+/// re-armed. One list of the top level short of a round, so that no timer falls into the list that
+/// is being emptied.
+pub const MAX_TICKS: u32 = (1 << (BITS * LEVELS as u32)) - (1 << (BITS * (LEVELS as u32 - 1)));
 
 const NIL: u32 = u32::MAX;
 /// Set in `prev` of a list's first node: the rest is the list's number.

@@ -12,6 +12,7 @@ mod close;
 mod codec;
 mod frame;
 mod session;
+pub(crate) mod text;
 
 pub mod client;
 pub mod extension;

@@ -1,0 +1,49 @@
+//! Errors that reach whoever runs a server. A leaf. Each says whose fault it is and what to do next;
+//! what peers do wrong is [`Violation`](crate::ws::Violation) instead and ends their connection only.
+
+use crate::config::ListenAddr;
+use std::fmt;
+use std::io;
+
+/// Why a server does not start, or stopped by itself.
+#[derive(Debug)]
+pub enum ServerError {
+    /// The caller's: the configuration makes no sense.
+    Config(String),
+    /// The host's or the caller's: an address cannot be listened on.
+    Listen {
+        /// Which one.
+        addr: ListenAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The host's: the driver asked for cannot run, or none can.
+    Driver(String),
+    /// The host's: a shard failed while it ran. Its connections are lost.
+    Shard {
+        /// Which one.
+        shard: usize,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(text) => write!(f, "invalid configuration: {text}"),
+            Self::Listen { addr, error } => write!(f, "cannot listen on {addr}: {error}"),
+            Self::Driver(text) => write!(f, "no driver: {text}"),
+            Self::Shard { shard, error } => write!(f, "shard {shard} failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Listen { error, .. } | Self::Shard { error, .. } => Some(error),
+            Self::Config(_) | Self::Driver(_) => None,
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Reaching connections from any thread: the public side of the cores' mailboxes.
+
+use crate::engine::Command;
+use crate::engine::mailbox::{Mailbox, PostError};
+use crate::engine::stats::{Stats, write_prometheus};
+use crate::handler::ConnId;
+use crate::ws::{CloseCode, Kind};
+use bytes::Bytes;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+/// What all shards of a server share: their mailboxes and counters.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    /// Filled when every shard has started.
+    pub(crate) mailboxes: OnceLock<Vec<Mailbox<Command>>>,
+    pub(crate) stats: Vec<Arc<Stats>>,
+    pub(crate) driver: &'static str,
+}
+
+/// Sends to and closes connections from any thread: a database listener, a tokio task, another
+/// shard's handler. Cheap to clone.
+///
+/// Commands of one thread for one connection arrive in order. A command for a connection that has
+/// ended meanwhile reaches nobody; it is counted (`ringwire_mailbox_stale_total`).
+///
+/// ```no_run
+/// # fn lookup() -> ringwire::ConnId { unimplemented!() }
+/// # let remote: ringwire::Remote = unimplemented!();
+/// let id: ringwire::ConnId = lookup();
+/// std::thread::spawn(move || remote.send_text(id, "from another thread"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Remote {
+    pub(crate) directory: Arc<Directory>,
+}
+
+/// Why a [`Remote`] call did nothing. Nothing of the message was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoteError {
+    /// The shard's mailbox holds `max_mailbox_commands`: post less, or later.
+    Full,
+    /// The shard has not started or has stopped.
+    Stopped,
+    /// The id is of another server.
+    UnknownShard,
+}
+
+impl fmt::Display for RemoteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the shard's mailbox is full: try again later, or raise max_mailbox_commands",
+            Self::Stopped => "the server does not run",
+            Self::UnknownShard => "the connection id is of another server",
+        })
+    }
+}
+
+impl std::error::Error for RemoteError {}
+
+impl Remote {
+    /// Sends a text message.
+    ///
+    /// # Errors
+    /// See [`RemoteError`].
+    pub fn send_text(&self, to: ConnId, text: impl Into<String>) -> Result<(), RemoteError> {
+        let payload = Bytes::from(text.into());
+        self.post(to, Command::Send { to, kind: Kind::Text, payload })
+    }
+
+    /// Sends a binary message.
+    ///
+    /// # Errors
+    /// See [`RemoteError`].
+    pub fn send_binary(&self, to: ConnId, bytes: impl Into<Bytes>) -> Result<(), RemoteError> {
+        self.post(to, Command::Send { to, kind: Kind::Binary, payload: bytes.into() })
+    }
+
+    /// Begins the closing handshake, as [`Conn::close`](crate::Conn::close) does.
+    ///
+    /// # Errors
+    /// See [`RemoteError`].
+    pub fn close(
+        &self,
+        id: ConnId,
+        code: CloseCode,
+        reason: impl Into<String>,
+    ) -> Result<(), RemoteError> {
+        self.post(id, Command::Close { id, code, reason: reason.into() })
+    }
+
+    /// Appends the metrics of all shards in Prometheus' text format.
+    pub fn write_metrics(&self, out: &mut String) {
+        write_prometheus(out, self.directory.driver, self.directory.stats.iter().map(AsRef::as_ref));
+    }
+
+    /// Open WebSocket connections on all shards.
+    pub fn open_connections(&self) -> u64 {
+        self.directory.stats.iter().map(|stats| stats.websockets.get()).sum()
+    }
+
+    fn post(&self, to: ConnId, command: Command) -> Result<(), RemoteError> {
+        let mailboxes = self.directory.mailboxes.get().ok_or(RemoteError::Stopped)?;
+        let mailbox = mailboxes.get(to.shard()).ok_or(RemoteError::UnknownShard)?;
+        mailbox.post(command).map_err(|error| match error {
+            PostError::Full => RemoteError::Full,
+            PostError::Stopped => RemoteError::Stopped,
+        })
+    }
+
+    /// Posts to every shard that runs.
+    pub(crate) fn post_to_all(&self, make: impl Fn() -> Command) {
+        for mailbox in self.directory.mailboxes.get().into_iter().flatten() {
+            // A shard that has stopped already needs no telling.
+            let _ = mailbox.post_unbounded(make());
+        }
+    }
+}

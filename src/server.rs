@@ -1,0 +1,414 @@
+//! From configuration to running shards: probe, bind, pin, spawn, drain.
+
+use crate::config::{Deadlines, DriverChoice, Limits, ListenAddr, OriginPolicy};
+use crate::driver::epoll::Epoll;
+use crate::driver::listen::{self, Listener};
+use crate::driver::probe::{self, Chosen};
+use crate::driver::uring::Uring;
+use crate::driver::{Driver, DriverConfig};
+use crate::engine::clock::Clock;
+use crate::engine::mailbox::{Mailbox, mailbox};
+use crate::engine::{Command, Core, CoreConfig};
+use crate::error::ServerError;
+use crate::handler::Handler;
+use crate::remote::{Directory, Remote};
+use std::io;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+/// The most shards one server can have: a [`ConnId`](crate::ConnId) has 8 bits for them.
+pub const MAX_SHARDS: usize = 256;
+
+/// Collects what a server is to be. See [`Server::builder`].
+#[derive(Clone, Debug, Default)]
+pub struct ServerBuilder {
+    addrs: Vec<ListenAddr>,
+    shards: Option<usize>,
+    cores: Option<Vec<usize>>,
+    driver: DriverChoice,
+    limits: Limits,
+    deadlines: Deadlines,
+    origin: OriginPolicy,
+}
+
+impl ServerBuilder {
+    /// Adds an address to listen on. None is fine for a server that only opens connections itself.
+    pub fn listen(mut self, addr: impl Into<ListenAddr>) -> Self {
+        self.addrs.push(addr.into());
+        self
+    }
+
+    /// How many shards run; default one per core it may use. Several may share a core.
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    /// The cores the shards are pinned to, in turn; default all this process may use. An empty list
+    /// pins nothing.
+    pub fn cores(mut self, cores: impl IntoIterator<Item = usize>) -> Self {
+        self.cores = Some(cores.into_iter().collect());
+        self
+    }
+
+    /// The driver; default [`DriverChoice::Auto`].
+    pub fn driver(mut self, driver: DriverChoice) -> Self {
+        self.driver = driver;
+        self
+    }
+
+    /// Bounds; default [`Limits::default`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Deadlines; default [`Deadlines::default`].
+    pub fn deadlines(mut self, deadlines: Deadlines) -> Self {
+        self.deadlines = deadlines;
+        self
+    }
+
+    /// Who may open a WebSocket from a page; default [`OriginPolicy::SameOrigin`].
+    pub fn origin(mut self, origin: OriginPolicy) -> Self {
+        self.origin = origin;
+        self
+    }
+
+    /// Chooses the driver and binds the addresses. Peers wait in the backlog until [`Server::run`].
+    ///
+    /// # Errors
+    /// [`ServerError::Config`], [`ServerError::Driver`] or [`ServerError::Listen`].
+    pub fn bind(self) -> Result<Server, ServerError> {
+        let available = core_affinity::get_core_ids().unwrap_or_default();
+        let cores = match self.cores {
+            Some(cores) => cores,
+            None => available.iter().map(|core| core.id).collect(),
+        };
+        if let Some(missing) = cores.iter().find(|id| !available.iter().any(|core| core.id == **id)) {
+            return Err(ServerError::Config(format!(
+                "core {missing} is not one this process may use ({})",
+                available.iter().map(|core| core.id.to_string()).collect::<Vec<_>>().join(", ")
+            )));
+        }
+        let shards = self.shards.unwrap_or(cores.len()).max(usize::from(self.shards.is_none()));
+        if !(1..=MAX_SHARDS).contains(&shards) {
+            return Err(ServerError::Config(format!("{shards} shards: give 1 to {MAX_SHARDS}")));
+        }
+        check_limits(&self.limits)?;
+        let (chosen, reason) = probe::choose(self.driver).map_err(ServerError::Driver)?;
+        let mut listeners: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
+        let mut local_addrs = Vec::new();
+        for addr in self.addrs {
+            let (bound, local) =
+                listen::bind(&addr, shards).map_err(|error| ServerError::Listen { addr, error })?;
+            for (shard, listener) in listeners.iter_mut().zip(bound) {
+                shard.push(listener);
+            }
+            local_addrs.push(local);
+        }
+        let directory = Arc::new(Directory {
+            mailboxes: OnceLock::new(),
+            stats: (0..shards).map(|_| Arc::default()).collect(),
+            driver: match chosen {
+                Chosen::Uring => Uring::NAME,
+                Chosen::Epoll => Epoll::NAME,
+            },
+        });
+        Ok(Server {
+            chosen,
+            reason,
+            cores,
+            listeners,
+            local_addrs,
+            limits: self.limits,
+            deadlines: self.deadlines,
+            origin: self.origin,
+            handle: ServerHandle { remote: Remote { directory }, asked: Arc::default() },
+        })
+    }
+}
+
+fn check_limits(limits: &Limits) -> Result<(), ServerError> {
+    let wrong = |text: &str| Err(ServerError::Config(text.to_owned()));
+    if limits.max_connections == 0 {
+        return wrong("max_connections is 0: nobody could connect");
+    }
+    if limits.receive_buffers == 0 || limits.receive_buffer_bytes < 1_024 {
+        return wrong("receive_buffers must be at least 1 and receive_buffer_bytes at least 1,024");
+    }
+    if limits.max_head_bytes < 256 {
+        return wrong("max_head_bytes must be at least 256: a browser's handshake needs some 500");
+    }
+    if limits.pause_receive_bytes == 0 || limits.max_outbox_bytes < limits.pause_receive_bytes {
+        return wrong("pause_receive_bytes must be from 1 to max_outbox_bytes");
+    }
+    Ok(())
+}
+
+/// A server whose addresses are bound.
+#[derive(Debug)]
+pub struct Server {
+    chosen: Chosen,
+    reason: String,
+    cores: Vec<usize>,
+    listeners: Vec<Vec<Listener>>,
+    local_addrs: Vec<ListenAddr>,
+    limits: Limits,
+    deadlines: Deadlines,
+    origin: OriginPolicy,
+    handle: ServerHandle,
+}
+
+/// What a handler's factory is told of its shard.
+#[derive(Clone, Debug)]
+pub struct ShardInfo {
+    /// The shard's number, from 0.
+    pub index: usize,
+    /// The core it is pinned to.
+    pub core: Option<usize>,
+    /// `uring` or `epoll`.
+    pub driver: &'static str,
+    /// Reaches the connections of all shards.
+    pub remote: Remote,
+}
+
+impl Server {
+    /// Begins a configuration.
+    ///
+    /// ```no_run
+    /// # use ringwire::{Conn, Handler, ListenAddr, Message, Request, Server, Upgrade};
+    /// # struct Echo;
+    /// # impl Handler for Echo {
+    /// #     type State = ();
+    /// #     fn upgrade(&mut self, _: &Request<'_>) -> Upgrade<()> { Upgrade::accept(()) }
+    /// #     fn message(&mut self, conn: &mut Conn<'_, ()>, m: Message<'_>) { conn.send(m); }
+    /// # }
+    /// let addr: ListenAddr = "127.0.0.1:9001".parse()?;
+    /// Server::builder().listen(addr).bind()?.run(|_shard| Echo)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    /// The addresses bound, ports chosen by the kernel included, in the order they were added.
+    pub fn local_addrs(&self) -> &[ListenAddr] {
+        &self.local_addrs
+    }
+
+    /// The driver that was chosen: `uring` or `epoll`.
+    pub fn driver(&self) -> &'static str {
+        self.handle.remote.directory.driver
+    }
+
+    /// Why that driver.
+    pub fn driver_reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// How many shards will run.
+    pub fn shards(&self) -> usize {
+        self.listeners.len()
+    }
+
+    /// Ends the server from any thread.
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Reaches connections from any thread.
+    pub fn remote(&self) -> Remote {
+        self.handle.remote.clone()
+    }
+
+    /// Runs until [`ServerHandle::shutdown`] has drained the connections, on one thread per shard.
+    /// `factory` builds each shard's handler on that shard's thread.
+    ///
+    /// # Errors
+    /// When a shard cannot start or fails; the others are stopped then.
+    pub fn run<H, F>(self, factory: F) -> Result<(), ServerError>
+    where
+        H: Handler,
+        F: Fn(&ShardInfo) -> H + Send + Sync,
+    {
+        match self.chosen {
+            Chosen::Uring => self.run_on::<Uring, H, F>(factory),
+            Chosen::Epoll => self.run_on::<Epoll, H, F>(factory),
+        }
+    }
+
+    fn run_on<D, H, F>(self, factory: F) -> Result<(), ServerError>
+    where
+        D: Driver + FromListeners,
+        H: Handler,
+        F: Fn(&ShardInfo) -> H + Send + Sync,
+    {
+        let Self { listeners, cores, limits, deadlines, origin, handle, .. } = self;
+        let plan = ShardPlan { factory, limits, deadlines, origin, remote: handle.remote.clone() };
+        thread::scope(|scope| {
+            let (started, starts) = channel();
+            let mut threads = Vec::new();
+            for (index, listeners) in listeners.into_iter().enumerate() {
+                let (plan, started) = (&plan, started.clone());
+                let core = (!cores.is_empty()).then(|| cores[index % cores.len()]);
+                let body = move || {
+                    // A shard that fails or panics takes the others with it.
+                    let guard = StopOthers(&plan.remote);
+                    let result = run_shard::<D, H, F>(plan, index, core, listeners, started);
+                    if result.is_ok() {
+                        std::mem::forget(guard);
+                    }
+                    result
+                };
+                let thread = thread::Builder::new().name(format!("ringwire-{index}"));
+                threads.push(thread.spawn_scoped(scope, body));
+            }
+            drop(started);
+            let mut mailboxes: Vec<(usize, Mailbox<Command>)> = starts.iter().collect();
+            mailboxes.sort_by_key(|(index, _)| *index);
+            let all_started = mailboxes.len() == threads.len();
+            // Only `run` fills it, and `run` consumes the server.
+            let _ = handle
+                .remote
+                .directory
+                .mailboxes
+                .set(mailboxes.into_iter().map(|(_, mailbox)| mailbox).collect());
+            if !all_started {
+                handle.remote.post_to_all(|| Command::Stop);
+            }
+            handle.repeat_what_was_asked();
+            collect(threads)
+        })
+    }
+}
+
+struct StopOthers<'a>(&'a Remote);
+
+impl Drop for StopOthers<'_> {
+    fn drop(&mut self) {
+        self.0.post_to_all(|| Command::Stop);
+    }
+}
+
+/// Waits for the shards and returns the first failure.
+fn collect(
+    threads: Vec<io::Result<thread::ScopedJoinHandle<'_, io::Result<()>>>>,
+) -> Result<(), ServerError> {
+    let mut outcome = Ok(());
+    for (shard, thread) in threads.into_iter().enumerate() {
+        let result = match thread.map(|thread| thread.join()) {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(error) => Err(error),
+        };
+        outcome = outcome.and(result.map_err(|error| ServerError::Shard { shard, error }));
+    }
+    outcome
+}
+
+/// What every shard's thread needs.
+struct ShardPlan<F> {
+    factory: F,
+    limits: Limits,
+    deadlines: Deadlines,
+    origin: OriginPolicy,
+    remote: Remote,
+}
+
+fn run_shard<D, H, F>(
+    plan: &ShardPlan<F>,
+    index: usize,
+    core: Option<usize>,
+    listeners: Vec<Listener>,
+    started: Sender<(usize, Mailbox<Command>)>,
+) -> io::Result<()>
+where
+    D: Driver + FromListeners,
+    H: Handler,
+    F: Fn(&ShardInfo) -> H,
+{
+    // Where pinning is not permitted the shard still runs, only less evenly.
+    let core = core.filter(|id| core_affinity::set_for_current(core_affinity::CoreId { id: *id }));
+    let limits = &plan.limits;
+    let driver = D::from_listeners(
+        &DriverConfig {
+            max_connections: limits.max_connections,
+            receive_buffers: limits.receive_buffers,
+            receive_buffer_bytes: limits.receive_buffer_bytes,
+            max_receive_bytes_per_turn: limits.max_receive_bytes_per_turn,
+        },
+        listeners,
+    )?;
+    let (sender, inbox) = mailbox(limits.max_mailbox_commands, driver.waker());
+    let info = ShardInfo { index, core, driver: D::NAME, remote: plan.remote.clone() };
+    let config = CoreConfig {
+        shard: index as u8,
+        limits: limits.clone(),
+        deadlines: plan.deadlines.clone(),
+        origin: plan.origin.clone(),
+    };
+    let stats = plan.remote.directory.stats[index].clone();
+    let handler = (plan.factory)(&info);
+    let mut core = Core::new(driver, handler, config, Clock::monotonic(), inbox, stats);
+    let _ = started.send((index, sender));
+    drop(started);
+    core.run()
+}
+
+/// How a driver is made on its own thread.
+trait FromListeners: Sized {
+    fn from_listeners(config: &DriverConfig, listeners: Vec<Listener>) -> io::Result<Self>;
+}
+
+impl FromListeners for Uring {
+    fn from_listeners(config: &DriverConfig, listeners: Vec<Listener>) -> io::Result<Self> {
+        Self::new(config, listeners)
+    }
+}
+
+impl FromListeners for Epoll {
+    fn from_listeners(config: &DriverConfig, listeners: Vec<Listener>) -> io::Result<Self> {
+        Self::new(config, listeners)
+    }
+}
+
+const RUN: u8 = 0;
+const DRAIN: u8 = 1;
+const STOP: u8 = 2;
+
+/// Ends a server from any thread, also before it runs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ServerHandle {
+    remote: Remote,
+    asked: Arc<AtomicU8>,
+}
+
+impl ServerHandle {
+    /// Graceful: no new connections, 1001 to all, and `run` returns when all have answered or
+    /// [`Deadlines::drain_ms`] has passed.
+    pub fn shutdown(&self) {
+        self.ask(DRAIN);
+    }
+
+    /// At once: connections are cut.
+    pub fn stop(&self) {
+        self.ask(STOP);
+    }
+
+    fn ask(&self, what: u8) {
+        self.asked.fetch_max(what, Ordering::SeqCst);
+        self.repeat_what_was_asked();
+    }
+
+    /// Reaches shards that had not started when it was asked.
+    fn repeat_what_was_asked(&self) {
+        match self.asked.load(Ordering::SeqCst) {
+            DRAIN => self.remote.post_to_all(|| Command::Drain),
+            STOP => self.remote.post_to_all(|| Command::Stop),
+            _ => debug_assert_eq!(RUN, self.asked.load(Ordering::SeqCst)),
+        }
+    }
+}
