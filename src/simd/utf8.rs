@@ -49,7 +49,6 @@ const _: () = assert!(size_of::<Utf8>() <= 4);
 impl Utf8 {
     /// Takes the next piece of the text. An error means that one of these bytes can belong to no
     /// valid text that begins with those before it.
-    #[inline]
     pub fn validate(&mut self, bytes: &[u8]) -> Result<(), InvalidUtf8> {
         let mut rest = bytes;
         while self.missing != 0 {
@@ -58,7 +57,7 @@ impl Utf8 {
             rest = after;
         }
         let (whole, open) = rest.split_at(rest.len() - open_len(rest));
-        if !arch::is_utf8(level::usable(), whole) {
+        if !is_utf8(whole) {
             return Err(InvalidUtf8);
         }
         open.iter().try_for_each(|&byte| self.step(byte))
@@ -76,20 +75,21 @@ impl Utf8 {
     ) -> Result<(), InvalidUtf8> {
         let key = key(mask, phase);
         if bytes.len() > INLINE_BYTES {
-            return self.unmask_validate_strips(bytes, key);
+            self.unmask_validate_large(bytes, key)
+        } else if arch::unmask_small(bytes, key) && self.missing == 0 {
+            Ok(())
+        } else {
+            self.validate(bytes)
         }
-        if arch::unmask_small(bytes, key) && self.missing == 0 { Ok(()) } else { self.validate(bytes) }
     }
 
-    fn unmask_validate_strips(&mut self, bytes: &mut [u8], key: u32) -> Result<(), InvalidUtf8> {
+    #[inline(never)]
+    fn unmask_validate_large(&mut self, bytes: &mut [u8], key: u32) -> Result<(), InvalidUtf8> {
         let level = level::usable();
-        for strip in bytes.chunks_mut(STRIP_BYTES) {
+        bytes.chunks_mut(STRIP_BYTES).try_for_each(|strip| {
             let is_ascii = arch::unmask(level, strip, key);
-            if !is_ascii || self.missing != 0 {
-                self.validate(strip)?;
-            }
-        }
-        Ok(())
+            if is_ascii && self.missing == 0 { Ok(()) } else { self.validate(strip) }
+        })
     }
 
     /// Whether the text may end here. `self` stays usable: it is `Copy`.
@@ -127,12 +127,29 @@ impl Utf8 {
 /// is valid; if not, the bytes are left partly unmasked.
 #[inline]
 pub fn unmask_validate_whole(bytes: &mut [u8], mask: [u8; 4], phase: usize) -> bool {
+    let key = key(mask, phase);
     if bytes.len() <= INLINE_BYTES {
-        arch::unmask_small(bytes, key(mask, phase)) || arch::is_utf8(level::usable(), bytes)
+        arch::unmask_small(bytes, key) || is_utf8(bytes)
+    } else {
+        unmask_validate_whole_large(bytes, key)
+    }
+}
+
+#[inline(never)]
+fn unmask_validate_whole_large(bytes: &mut [u8], key: u32) -> bool {
+    if bytes.len() <= STRIP_BYTES {
+        let level = level::usable();
+        arch::unmask(level, bytes, key) || arch::is_utf8(level, bytes)
     } else {
         let mut text = Utf8::default();
-        text.unmask_validate(bytes, mask, phase).is_ok() && text.finish().is_ok()
+        text.unmask_validate_large(bytes, key).is_ok() && text.finish().is_ok()
     }
+}
+
+/// Whether `bytes` are whole characters. Out of line: ASCII is the common case.
+#[inline(never)]
+fn is_utf8(bytes: &[u8]) -> bool {
+    arch::is_utf8(level::usable(), bytes)
 }
 
 /// How many bytes at the end may begin a character that goes on beyond it: 0 to 3.
