@@ -12,6 +12,7 @@ const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 const SIZES: [usize; 6] = [20, 125, 1 << 10, 16 << 10, 64 << 10, 1 << 20];
 /// A server's view of a payload: behind a client's header of 8 bytes.
 const HEADER_BYTES: usize = 8;
+const PAGE_BYTES: usize = 4096;
 
 const ASCII: &str = "The quick brown fox jumps over the lazy dog. ";
 const MIXED: &str = "你好，世界🙂 今日は🚀とても良い天気ですね。안녕하세요 👩‍💻 ";
@@ -37,6 +38,7 @@ fn burst_count(len: usize) -> usize {
 /// would measure how well a CPU loads what it has not finished storing.
 struct Burst {
     memory: Vec<u8>,
+    start: usize,
     len: usize,
     count: usize,
 }
@@ -45,11 +47,16 @@ impl Burst {
     fn new(pattern: &str, len: usize) -> Self {
         let count = burst_count(len);
         let frame = [vec![0; HEADER_BYTES], text(pattern, len)].concat();
-        Self { memory: frame.repeat(2 * count), len, count }
+        // Every burst begins at a page: where in a cache line frames lie is worth 15 %.
+        let mut memory: Vec<u8> = Vec::with_capacity(2 * count * frame.len() + PAGE_BYTES);
+        let start = memory.as_ptr().align_offset(PAGE_BYTES);
+        memory.resize(start, 0);
+        memory.extend(frame.repeat(2 * count));
+        Self { memory, start, len, count }
     }
 
     fn payloads(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        let frames = self.memory.chunks_exact_mut(HEADER_BYTES + self.len).take(self.count);
+        let frames = self.memory[self.start..].chunks_exact_mut(HEADER_BYTES + self.len).take(self.count);
         frames.map(|frame| black_box(&mut frame[HEADER_BYTES..]))
     }
 
@@ -57,7 +64,7 @@ impl Burst {
     fn copy_payloads(&mut self, distance: isize) {
         let stride = HEADER_BYTES + self.len;
         for frame in 0..self.count {
-            let start = frame * stride + HEADER_BYTES;
+            let start = self.start + frame * stride + HEADER_BYTES;
             self.memory.copy_within(start..start + self.len, start.wrapping_add_signed(distance));
             black_box(&mut self.memory);
         }
@@ -109,7 +116,7 @@ fn unmask_all(burst: &mut Burst) {
 fn unmask_against_copy(len: usize) -> Pair {
     assert_unmasks(ASCII, len, |bytes| assert!(simd::unmask(bytes, MASK, 0)));
     let (mut a, mut b) = (Burst::new(ASCII, len), Burst::new(ASCII, len));
-    let half = (b.memory.len() / 2).cast_signed();
+    let half = (b.count * (HEADER_BYTES + len)).cast_signed();
     Pair::new(
         "unmask / copy_within elsewhere",
         len,
