@@ -215,7 +215,7 @@ fn every_level_judges_characters_that_straddle_vectors() {
     let mut text = [b'a'; 130];
     for (i, triple) in triples.enumerate() {
         // Alone, and as the end of a character of four bytes; before the end of a vector or across it.
-        for lead in [b'a', 0xF0, 0xF1, 0xF4] {
+        for lead in [b'a', 0xF0, 0xF1, 0xF4, 0xF5, 0xFF] {
             let start = 59 + i % 7;
             text[start] = lead;
             text[start + 1..start + 4].copy_from_slice(&triple);
