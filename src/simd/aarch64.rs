@@ -13,7 +13,7 @@ pub(super) fn unmask_small(bytes: &mut [u8], key: u32) -> bool {
 }
 
 /// Unmasks at `level`; see `simd::unmask`. `key` applies to the first byte.
-#[inline]
+#[inline(always)] // one jump from the level to its kernel
 pub(super) fn unmask(level: Usable, bytes: &mut [u8], key: u32) -> bool {
     match level.get() {
         // SAFETY: as above.
@@ -53,7 +53,7 @@ mod neon {
     #[inline]
     #[target_feature(enable = "neon")]
     fn splat(key: u32) -> Vector {
-        vreinterpretq_u8_u32(vdupq_n_u32(key))
+        vreinterpretq_u8_u32(vdupq_n_u32(key.to_le()))
     }
 
     #[inline]

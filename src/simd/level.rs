@@ -137,16 +137,25 @@ impl Usable {
     }
 }
 
-/// 0 before the first use, then 1 + the index in [`ALL`]. Relaxed: whoever comes first chooses
-/// the same.
-static CHOSEN: AtomicU8 = AtomicU8::new(0);
+/// `UNCHOSEN`, or the level as a number. Relaxed: whoever comes first chooses the same.
+static CHOSEN: AtomicU8 = AtomicU8::new(UNCHOSEN);
+const UNCHOSEN: u8 = u8::MAX;
+const SCALAR: u8 = Level::Scalar as u8;
+const SSE2: u8 = Level::Sse2 as u8;
+const AVX2: u8 = Level::Avx2 as u8;
+const AVX512: u8 = Level::Avx512 as u8;
+const NEON: u8 = Level::Neon as u8;
 
 /// [`level`] with its proof.
 #[inline]
 pub(super) fn usable() -> Usable {
     match CHOSEN.load(Ordering::Relaxed) {
-        0 => choose(),
-        chosen => Usable(ALL[usize::from(chosen - 1)]),
+        AVX512 => Usable(Level::Avx512),
+        AVX2 => Usable(Level::Avx2),
+        SSE2 => Usable(Level::Sse2),
+        NEON => Usable(Level::Neon),
+        SCALAR => Usable(Level::Scalar),
+        _ => choose(),
     }
 }
 
@@ -154,6 +163,46 @@ pub(super) fn usable() -> Usable {
 fn choose() -> Usable {
     let best = || available().last().unwrap_or(Level::Scalar);
     let level = forced().ok().flatten().unwrap_or_else(best);
-    CHOSEN.store(1 + level as u8, Ordering::Relaxed);
+    CHOSEN.store(level as u8, Ordering::Relaxed);
     Usable(level)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// What the tests below run in a process of its own: the level is chosen once per process.
+    #[test]
+    fn tell_the_level() {
+        println!("runs {}, forced {:?}", level(), forced());
+    }
+
+    fn told(simd: &str) -> String {
+        let test = std::env::current_exe().unwrap();
+        let output = Command::new(test)
+            .args(["--exact", "simd::level::tests::tell_the_level", "--nocapture"])
+            .env("RINGWIRE_SIMD", simd)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn every_available_level_can_be_forced() {
+        for level in available() {
+            let expected = format!("runs {level}, forced Ok(Some({level:?}))");
+            assert!(told(level.name()).contains(&expected), "{}", told(level.name()));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_forced_leaves_the_best_and_says_so() {
+        let best = available().last().unwrap();
+        assert!(told("").contains(&format!("runs {best}, forced Ok(None)")));
+        assert!(told("sse9").contains(&format!("runs {best}, forced Err(Unknown(\"sse9\"))")));
+        let foreign = ALL.into_iter().find(|level| !level.is_available()).unwrap();
+        let expected = format!("runs {best}, forced Err(Unavailable({foreign:?}))");
+        assert!(told(foreign.name()).contains(&expected));
+    }
 }
