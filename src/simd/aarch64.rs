@@ -13,7 +13,7 @@ pub(super) fn unmask_small(bytes: &mut [u8], key: u32) -> bool {
 }
 
 /// Unmasks at `level`; see `simd::unmask`. `key` applies to the first byte.
-#[inline]
+#[inline(always)] // one jump from the level to its kernel
 pub(super) fn unmask(level: Usable, bytes: &mut [u8], key: u32) -> bool {
     match level.get() {
         // SAFETY: as above.

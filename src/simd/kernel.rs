@@ -82,8 +82,8 @@ macro_rules! small_kernel {
 }
 pub(super) use small_kernel;
 
-/// Defines `unmask(bytes, key) -> bool` over the operations in scope, for payloads of at least
-/// `BYTES` bytes; shorter ones go to the `unmask_small` in scope.
+/// Defines `unmask(bytes, key) -> bool` over the operations in scope; payloads shorter than a block
+/// go to the `unmask_small` in scope.
 ///
 /// Blocks between the first and the last are aligned: a store that straddles two cache lines
 /// costs two.
@@ -92,44 +92,60 @@ macro_rules! unmask_kernel {
         /// See `simd::unmask`; `key` applies to the first byte.
         $(#[$attribute])*
         pub(in crate::simd) fn unmask(bytes: &mut [u8], key: u32) -> bool {
-            let (len, address) = (bytes.len(), bytes.as_ptr().addr());
-            let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) else {
+            use crate::simd::kernel::{get, get_mut};
+            use crate::simd::rotate;
+
+            let len = bytes.len();
+            if len < BYTES {
                 return unmask_small(bytes, key);
-            };
-            let first = xor(load(first), splat(key));
-            let last = xor(load(last), splat(crate::simd::rotate(key, len)));
+            }
+            let first = xor(load(get(bytes, 0)), splat(key));
+            let last = xor(load(get(bytes, len - BYTES)), splat(rotate(key, len)));
             let mut seen = or(first, last);
-
-            let skip = BYTES - address % BYTES;
-            if let Some(middle) = bytes.get_mut(skip..len - 1) {
-                let key = splat(crate::simd::rotate(key, skip));
-                let (quads, rest) = middle.as_chunks_mut::<{ 4 * BYTES }>();
-                for quad in quads {
-                    let (blocks, _) = quad.as_chunks_mut::<BYTES>();
-                    let [a, b, c, d] = blocks else { continue };
-                    let (va, vb) = (xor(load(a), key), xor(load(b), key));
-                    let (vc, vd) = (xor(load(c), key), xor(load(d), key));
-                    store(a, va);
-                    store(b, vb);
-                    store(c, vc);
-                    store(d, vd);
-                    seen = or(seen, or(or(va, vb), or(vc, vd)));
-                }
-                for block in rest.as_chunks_mut::<BYTES>().0 {
-                    let block_now = xor(load(block), key);
-                    store(block, block_now);
-                    seen = or(seen, block_now);
-                }
+            if len > 2 * BYTES {
+                let skip = BYTES - bytes.as_ptr().addr() % BYTES;
+                // A block that ends where `last` ends is left to it.
+                seen = or(seen, unmask_blocks(&mut bytes[skip..len - 1], rotate(key, skip)));
             }
-
-            // Last, because the middle reads what these overlap.
-            if let Some(block) = bytes.first_chunk_mut() {
-                store(block, first);
-            }
-            if let Some(block) = bytes.last_chunk_mut() {
-                store(block, last);
-            }
+            // Only now, because the middle reads what these overlap.
+            store(get_mut(bytes, 0), first);
+            store(get_mut(bytes, len - BYTES), last);
             is_ascii(seen)
+        }
+
+        /// Unmasks the whole blocks of `middle` and returns the OR of them.
+        #[inline]
+        $(#[$attribute])*
+        fn unmask_blocks(middle: &mut [u8], key: u32) -> Vector {
+            let key = splat(key);
+            let mut seen = splat(0);
+            let (quads, rest) = middle.as_chunks_mut::<{ 4 * BYTES }>();
+            for quad in quads {
+                let (ab, cd) = quad.split_at_mut(2 * BYTES);
+                seen = or(seen, or(unmask_pair(ab, key), unmask_pair(cd, key)));
+            }
+            let (pair, rest) = rest.split_at_mut(if rest.len() >= 2 * BYTES { 2 * BYTES } else { 0 });
+            if !pair.is_empty() {
+                seen = or(seen, unmask_pair(pair, key));
+            }
+            if let Some(block) = rest.first_chunk_mut() {
+                let plain = xor(load(block), key);
+                store(block, plain);
+                seen = or(seen, plain);
+            }
+            seen
+        }
+
+        /// Unmasks the first two blocks and returns the OR of them.
+        #[inline]
+        $(#[$attribute])*
+        fn unmask_pair(pair: &mut [u8], key: Vector) -> Vector {
+            use crate::simd::kernel::{get, get_mut};
+
+            let (a, b) = (xor(load(get(pair, 0)), key), xor(load(get(pair, BYTES)), key));
+            store(get_mut(pair, 0), a);
+            store(get_mut(pair, BYTES), b);
+            or(a, b)
         }
     };
 }

@@ -137,16 +137,25 @@ impl Usable {
     }
 }
 
-/// 0 before the first use, then 1 + the index in [`ALL`]. Relaxed: whoever comes first chooses
-/// the same.
-static CHOSEN: AtomicU8 = AtomicU8::new(0);
+/// `UNCHOSEN`, or the level as a number. Relaxed: whoever comes first chooses the same.
+static CHOSEN: AtomicU8 = AtomicU8::new(UNCHOSEN);
+const UNCHOSEN: u8 = u8::MAX;
+const SCALAR: u8 = Level::Scalar as u8;
+const SSE2: u8 = Level::Sse2 as u8;
+const AVX2: u8 = Level::Avx2 as u8;
+const AVX512: u8 = Level::Avx512 as u8;
+const NEON: u8 = Level::Neon as u8;
 
 /// [`level`] with its proof.
 #[inline]
 pub(super) fn usable() -> Usable {
     match CHOSEN.load(Ordering::Relaxed) {
-        0 => choose(),
-        chosen => Usable(ALL[usize::from(chosen - 1)]),
+        AVX512 => Usable(Level::Avx512),
+        AVX2 => Usable(Level::Avx2),
+        SSE2 => Usable(Level::Sse2),
+        NEON => Usable(Level::Neon),
+        SCALAR => Usable(Level::Scalar),
+        _ => choose(),
     }
 }
 
@@ -154,6 +163,6 @@ pub(super) fn usable() -> Usable {
 fn choose() -> Usable {
     let best = || available().last().unwrap_or(Level::Scalar);
     let level = forced().ok().flatten().unwrap_or_else(best);
-    CHOSEN.store(1 + level as u8, Ordering::Relaxed);
+    CHOSEN.store(level as u8, Ordering::Relaxed);
     Usable(level)
 }

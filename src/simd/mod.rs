@@ -47,14 +47,16 @@ pub const INLINE_BYTES: usize = 64;
 /// assert!(ringwire::simd::unmask(rest, mask, 3));
 /// assert_eq!(&payload, b"Hello");
 /// ```
-#[inline]
+#[inline(always)] // the path of a short payload is a few instructions; a call would double it
 pub fn unmask(bytes: &mut [u8], mask: [u8; 4], phase: usize) -> bool {
     let key = key(mask, phase);
-    if bytes.len() <= INLINE_BYTES {
-        arch::unmask_small(bytes, key)
-    } else {
-        arch::unmask(level::usable(), bytes, key)
-    }
+    if bytes.len() <= INLINE_BYTES { arch::unmask_small(bytes, key) } else { unmask_large(bytes, key) }
+}
+
+/// Any number of bytes; out of line, so that [`unmask`] is small where it is inlined.
+#[inline(never)]
+fn unmask_large(bytes: &mut [u8], key: u32) -> bool {
+    arch::unmask(level::usable(), bytes, key)
 }
 
 /// [`unmask`] at a level of the caller's choice, for tests and benchmarks.

@@ -130,6 +130,10 @@ fn check_text(text: &[u8]) {
     }
     let bytes: Vec<&[u8]> = text.chunks(1).collect();
     assert_eq!(stream(&bytes), prefix(text), "{text:02x?} byte by byte");
+    for level in available() {
+        let is_valid = arch::is_utf8(level::Usable::new(level).unwrap(), text);
+        assert_eq!(is_valid, prefix(text) == Prefix::Whole, "{text:02x?} by {level}");
+    }
     let mut masked = oracle(text, MASK, 2).0;
     let is_valid = unmask_validate_whole(&mut masked, MASK, 2);
     assert_eq!(is_valid, prefix(text) == Prefix::Whole, "{text:02x?} whole");

@@ -3,12 +3,12 @@
 //!
 //! Contract: bytes come in order; after an error the text is lost and the validator with it.
 
-use super::{INLINE_BYTES, arch, key, level};
+use super::{INLINE_BYTES, arch, key, level, unmask_large};
 use std::fmt;
 
 /// Bytes unmasked before they are validated: few enough to be still in the first-level cache.
 /// A multiple of 4, so that every strip begins at the same mask byte.
-const STRIP_BYTES: usize = 8 << 10;
+const STRIP_BYTES: usize = 16 << 10;
 
 /// The bytes are not UTF-8, and nothing that follows can make them so. A WebSocket peer gets
 /// close code 1007 for it.
@@ -49,7 +49,6 @@ const _: () = assert!(size_of::<Utf8>() <= 4);
 impl Utf8 {
     /// Takes the next piece of the text. An error means that one of these bytes can belong to no
     /// valid text that begins with those before it.
-    #[inline]
     pub fn validate(&mut self, bytes: &[u8]) -> Result<(), InvalidUtf8> {
         let mut rest = bytes;
         while self.missing != 0 {
@@ -58,7 +57,7 @@ impl Utf8 {
             rest = after;
         }
         let (whole, open) = rest.split_at(rest.len() - open_len(rest));
-        if !arch::is_utf8(level::usable(), whole) {
+        if !is_utf8(whole) {
             return Err(InvalidUtf8);
         }
         open.iter().try_for_each(|&byte| self.step(byte))
@@ -75,21 +74,20 @@ impl Utf8 {
         phase: usize,
     ) -> Result<(), InvalidUtf8> {
         let key = key(mask, phase);
-        if bytes.len() > INLINE_BYTES {
-            return self.unmask_validate_strips(bytes, key);
+        if bytes.len() <= INLINE_BYTES {
+            let is_ascii = arch::unmask_small(bytes, key);
+            if is_ascii && self.missing == 0 { Ok(()) } else { self.validate(bytes) }
+        } else {
+            self.unmask_validate_strips(bytes, key)
         }
-        if arch::unmask_small(bytes, key) && self.missing == 0 { Ok(()) } else { self.validate(bytes) }
     }
 
+    #[inline(never)]
     fn unmask_validate_strips(&mut self, bytes: &mut [u8], key: u32) -> Result<(), InvalidUtf8> {
-        let level = level::usable();
-        for strip in bytes.chunks_mut(STRIP_BYTES) {
-            let is_ascii = arch::unmask(level, strip, key);
-            if !is_ascii || self.missing != 0 {
-                self.validate(strip)?;
-            }
-        }
-        Ok(())
+        bytes.chunks_mut(STRIP_BYTES).try_for_each(|strip| {
+            let is_ascii = unmask_large(strip, key);
+            if is_ascii && self.missing == 0 { Ok(()) } else { self.validate(strip) }
+        })
     }
 
     /// Whether the text may end here. `self` stays usable: it is `Copy`.
@@ -125,14 +123,34 @@ impl Utf8 {
 
 /// [`Utf8::unmask_validate`] and [`Utf8::finish`] for a text that is all there. Returns whether it
 /// is valid; if not, the bytes are left partly unmasked.
-#[inline]
+#[inline(always)] // the path of short ASCII is a few instructions; a call would double it
 pub fn unmask_validate_whole(bytes: &mut [u8], mask: [u8; 4], phase: usize) -> bool {
+    let key = key(mask, phase);
     if bytes.len() <= INLINE_BYTES {
-        arch::unmask_small(bytes, key(mask, phase)) || arch::is_utf8(level::usable(), bytes)
+        arch::unmask_small(bytes, key) || is_utf8_just_stored(bytes)
+    } else if bytes.len() <= STRIP_BYTES {
+        unmask_large(bytes, key) || is_utf8_just_stored(bytes)
     } else {
-        let mut text = Utf8::default();
-        text.unmask_validate(bytes, mask, phase).is_ok() && text.finish().is_ok()
+        unmask_validate_strips(bytes, key)
     }
+}
+
+#[inline(never)]
+fn unmask_validate_strips(bytes: &mut [u8], key: u32) -> bool {
+    let mut text = Utf8::default();
+    text.unmask_validate_strips(bytes, key).is_ok() && text.finish().is_ok()
+}
+
+/// [`is_utf8`] for bytes that [`unmask`](super::unmask) has just stored. A vector that spans several stores can
+/// only be loaded when they have reached the cache; a short text is through byte by byte by then.
+#[inline(never)]
+fn is_utf8_just_stored(bytes: &[u8]) -> bool {
+    if bytes.len() <= 32 { core::str::from_utf8(bytes).is_ok() } else { is_utf8(bytes) }
+}
+
+/// Whether `bytes` are whole characters.
+fn is_utf8(bytes: &[u8]) -> bool {
+    arch::is_utf8(level::usable(), bytes)
 }
 
 /// How many bytes at the end may begin a character that goes on beyond it: 0 to 3.

@@ -8,6 +8,8 @@
 use super::level::{Level, Usable};
 use super::scalar;
 
+mod utf8;
+
 /// Unmasks at most `INLINE_BYTES` bytes; see `simd::unmask`. `key` applies to the first byte.
 #[inline]
 pub(super) fn unmask_small(bytes: &mut [u8], key: u32) -> bool {
@@ -16,7 +18,7 @@ pub(super) fn unmask_small(bytes: &mut [u8], key: u32) -> bool {
 }
 
 /// Unmasks at `level`; see `simd::unmask`. `key` applies to the first byte.
-#[inline]
+#[inline(always)] // one jump from the level to its kernel
 pub(super) fn unmask(level: Usable, bytes: &mut [u8], key: u32) -> bool {
     match level.get() {
         // SAFETY: a `Usable` exists only for a level this CPU has.
@@ -31,8 +33,13 @@ pub(super) fn unmask(level: Usable, bytes: &mut [u8], key: u32) -> bool {
 
 /// Whether `bytes` are whole characters.
 #[inline]
-pub(super) fn is_utf8(_: Usable, bytes: &[u8]) -> bool {
-    simdutf8::basic::from_utf8(bytes).is_ok()
+pub(super) fn is_utf8(level: Usable, bytes: &[u8]) -> bool {
+    match level.get() {
+        // SAFETY: a `Usable` exists only for a level this CPU has.
+        Level::Avx512 => unsafe { utf8::is_utf8(bytes) },
+        Level::Avx2 | Level::Sse2 => simdutf8::basic::from_utf8(bytes).is_ok(),
+        Level::Scalar | Level::Neon => core::str::from_utf8(bytes).is_ok(),
+    }
 }
 
 /// Operations of one instruction set, and the kernel over them.
