@@ -1,6 +1,10 @@
 //! Request heads: what is found, what is refused, and that no byte costs twice.
 
+use proptest::prelude::*;
+use ringwire::OriginPolicy;
 use ringwire::http::*;
+use ringwire::ws::client::ClientHandshake;
+use ringwire::ws::handshake;
 use std::time::{Duration, Instant};
 
 fn parsed<T>(request: &str, then: impl FnOnce(Head<'_>) -> T) -> Result<T, HeadError> {
@@ -284,4 +288,67 @@ fn nothing_is_injected() {
     }
     assert!(try_header("X-A", "").is_ok());
     assert!(try_header("X-A", "a\tb ä").is_ok());
+}
+
+/// Lines that look like a head, with something wrong in most of them.
+fn rough_head() -> impl Strategy<Value = Vec<u8>> {
+    let line = prop_oneof![
+        Just("GET / HTTP/1.1\r\n".to_owned()),
+        Just("HTTP/1.1 101 X\r\n".to_owned()),
+        Just("\r\n".to_owned()),
+        Just("\n".to_owned()),
+        "[A-Z]{0,4} [/*:a-z?#%.]{0,8} HTTP/[0-2]\\.[0-2]\r\n",
+        "(Host|Origin|Cookie|Connection|Upgrade|Content-Length|Transfer-Encoding): [a-z0-9:;=,/\\[\\]\" ]{0,12}\r\n",
+        "Sec-WebSocket-(Key|Version|Protocol|Extensions): [a-zA-Z0-9=;,\" ]{0,24}\r\n",
+        "[ -~\u{80}-\u{90}\t]{0,20}(\r\n|\r|\n)",
+    ];
+    proptest::collection::vec(line, 0..8).prop_map(|lines| (lines.concat() + "\r\n").into_bytes())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn rough_heads_are_judged_alike_in_any_split(bytes in rough_head(), step in 1..9usize) {
+        let whole = HeadScanner::default().scan(&bytes, 4_096);
+        let mut scanner = HeadScanner::default();
+        let mut ends = (1..).map(|i| (i * step).min(bytes.len()));
+        let split = loop {
+            let end = ends.next().unwrap();
+            match scanner.scan(&bytes[..end], 4_096) {
+                Ok(None) if end < bytes.len() => {}
+                result => break result,
+            }
+        };
+        prop_assert_eq!(split, whole);
+        if let Ok(Some(len)) = whole {
+            read_every_part(&bytes[..len]);
+        }
+    }
+
+    #[test]
+    fn garbage_is_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = HeadScanner::default().scan(&bytes, 200);
+        read_every_part(&bytes);
+    }
+}
+
+/// Whatever is let through can be asked anything.
+fn read_every_part(bytes: &[u8]) {
+    let mut slots = [HEADER_SLOT; MAX_HEADERS];
+    if let Ok(head) = parse_request(bytes, &mut slots) {
+        assert!(head.path().len() <= head.target().len().max(1));
+        let asked = (head.query(), head.cookie("a"), head.keep_alive(), head.content_length());
+        assert!(head.minor_version() == 0 || head.authority().is_some(), "{asked:?}");
+        for policy in [OriginPolicy::SameOrigin, OriginPolicy::Any] {
+            if let Ok(offer) = handshake::evaluate(&head, &policy) {
+                assert!(handshake::is_upgrade(&head));
+                assert!(offer.protocols().all(|protocol| !protocol.is_empty()));
+            }
+        }
+    }
+    let mut client = ClientHandshake::new("a", "/", [0; 16]).unwrap();
+    assert!(
+        client.check_response(bytes).is_err() || !bytes.ends_with(b"\r\n\r\n") || bytes.starts_with(b"\r\n")
+    );
 }
