@@ -63,7 +63,7 @@ fn bare_line_feeds_are_refused() {
 
 #[test]
 fn a_head_in_byte_steps_costs_as_much_per_byte_as_a_short_one() {
-    // Quadratic scanning would make four times the bytes cost sixteen times; twelve is the line.
+    // Quadratic scanning would make 16 times the bytes cost 256 times; 100 leaves room for a busy host.
     let cost = |len: usize| {
         let head = [b"GET / HTTP/1.1\r\n".as_slice(), &b"x: yyyyyyyyyyyy\r\n".repeat(len / 17)].concat();
         let once = || {
@@ -76,8 +76,8 @@ fn a_head_in_byte_steps_costs_as_much_per_byte_as_a_short_one() {
         };
         (0..5).map(|_| once()).min().unwrap().max(Duration::from_micros(1))
     };
-    let (short, long) = (cost(50_000), cost(200_000));
-    assert!(long < 12 * short, "{long:?} for four times the bytes of {short:?}");
+    let (short, long) = (cost(20_000), cost(320_000));
+    assert!(long < 100 * short, "{long:?} for 16 times the bytes of {short:?}");
 }
 
 #[test]
@@ -348,7 +348,5 @@ fn read_every_part(bytes: &[u8]) {
         }
     }
     let mut client = ClientHandshake::new("a", "/", [0; 16]).unwrap();
-    assert!(
-        client.check_response(bytes).is_err() || !bytes.ends_with(b"\r\n\r\n") || bytes.starts_with(b"\r\n")
-    );
+    assert!(!matches!(client.check_response(bytes), Ok(Some(_))), "established by chance");
 }
