@@ -38,8 +38,9 @@ fn messages_of_every_length_form() {
     for len in [0, 1, 5, 6, 124, 125, 126, 127, 65_535, 65_536, 70_000] {
         let payload: Vec<u8> = (0..len).map(|i| b'a' + (i % 26) as u8).collect();
         let expected = text(std::str::from_utf8(&payload).unwrap());
-        assert_eq!(server(&[masked(0x81, &payload)]), [expected.clone()], "{len}");
-        assert_eq!(transcript(Role::Client, &frame(0x81, &payload, None)), [expected], "{len}");
+        let expected = [expected];
+        assert_eq!(server(&[masked(0x81, &payload)]), expected, "{len}");
+        assert_eq!(transcript(Role::Client, &frame(0x81, &payload, None)), expected, "{len}");
         assert_eq!(server(&[masked(0x82, &payload)]), [Seen::Binary(payload)], "{len}");
     }
 }
@@ -172,12 +173,12 @@ fn sizes_are_judged_from_the_header() {
         reader.read(&frames.concat());
         reader.seen
     };
-    let too_big = Seen::Broke(Violation::MessageTooBig);
+    let too_big = [Seen::Broke(Violation::MessageTooBig)];
     assert_eq!(read(&[&masked(0x81, b"ten bytes!")]), [text("ten bytes!")]);
-    assert_eq!(read(&[&masked(0x81, b"eleven byte")[..6]]), [too_big.clone()]);
+    assert_eq!(read(&[&masked(0x81, b"eleven byte")[..6]]), too_big);
     assert_eq!(read(&[&masked(0x01, b"12345"), &masked(0x80, b"67890")]), [text("1234567890")]);
-    assert_eq!(read(&[&masked(0x01, b"12345"), &masked(0x80, b"678901")[..6]]), [too_big.clone()]);
-    assert_eq!(read(&[&masked(0x02, &[0; 300])[..8]]), [too_big]);
+    assert_eq!(read(&[&masked(0x01, b"12345"), &masked(0x80, b"678901")[..6]]), too_big);
+    assert_eq!(read(&[&masked(0x02, &[0; 300])[..8]]), too_big);
     // Each message has the limit to itself, and control frames have no part in it.
     let again = masked(0x81, b"ten bytes!");
     let ping = masked(0x89, &[0; 125]);

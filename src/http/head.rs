@@ -187,7 +187,8 @@ impl<'a> Head<'a> {
     /// Authority and the rest of an absolute target.
     fn absolute(&self) -> Option<(&'a str, &'a str)> {
         let (scheme, rest) = self.target.split_once("://")?;
-        if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || scheme.contains(['/', '?']) {
+        let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+        if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.bytes().all(is_scheme) {
             return None;
         }
         Some(rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len())))

@@ -142,51 +142,56 @@ pub fn write_header(out: &mut [u8; MAX_HEADER], head: FrameHead, payload_len: us
 /// [`MAX_CONTROL_PAYLOAD`] bytes, are the caller's.
 #[inline]
 pub fn encode_frame(out: &mut Vec<u8>, head: FrameHead, payload: &[u8]) {
-    if head.mask.is_none() && payload.len() <= SHORT {
-        return encode_short(out, head.first_byte(), payload);
-    }
-    let mut header = [0; MAX_HEADER];
-    let header_len = write_header(&mut header, head, payload.len());
-    out.reserve(header_len + payload.len());
-    out.extend_from_slice(&header[..header_len]);
     let start = out.len();
+    let len = payload.len();
+    // A call of `memcpy` costs more than all the rest for a payload of 20 bytes.
+    let header_len = match (head.mask, len) {
+        (None, 0..4) => return encode_tiny(out, head, payload),
+        (None, 4..8) => return encode_short::<4, 10>(out, head, payload),
+        (None, 8..16) => return encode_short::<8, 18>(out, head, payload),
+        (None, 16..=32) => return encode_short::<16, 34>(out, head, payload),
+        (None, 33..=64) => return encode_short::<32, 66>(out, head, payload),
+        (None, 65..=125) => return encode_short::<64, 130>(out, head, payload),
+        _ => {
+            out.reserve(MAX_HEADER + len);
+            let mut header = [0; MAX_HEADER];
+            let header_len = write_header(&mut header, head, len);
+            out.extend_from_slice(&header); // all of it: a move of constant size
+            out.truncate(start + header_len);
+            header_len
+        }
+    };
     out.extend_from_slice(payload);
     if let Some(mask) = head.mask {
-        simd::unmask(&mut out[start..], mask, 0);
+        simd::unmask(&mut out[start + header_len..], mask, 0);
     }
 }
 
-/// Payloads up to here are written with moves of constant size instead of a call of `memcpy`,
-/// which for 20 bytes costs more than the rest of the encoding.
-const SHORT: usize = 64;
-
-/// Header and payload in overlapping moves: the first and the last block of the payload.
+/// A frame of `BLOCK..=2 * BLOCK` bytes: its first and its last block, which overlap, are moves of
+/// constant size. `ROOM` is `2 + 2 * BLOCK`.
 #[inline]
-fn encode_short(out: &mut Vec<u8>, first_byte: u8, payload: &[u8]) {
-    let len = payload.len();
+fn encode_short<const BLOCK: usize, const ROOM: usize>(out: &mut Vec<u8>, head: FrameHead, payload: &[u8]) {
     let start = out.len();
-    let header = [first_byte, len as u8];
-    macro_rules! blocks {
-        ($room:expr, $block:expr) => {{
-            let mut frame = [0; 2 + $room];
-            frame[..2].copy_from_slice(&header);
-            frame[2..2 + $block].copy_from_slice(&payload[..$block]);
-            out.extend_from_slice(&frame);
-            out[start + 2 + len - $block..][..$block].copy_from_slice(&payload[len - $block..]);
-            out.truncate(start + 2 + len);
-        }};
+    out.extend_from_slice(&[0; ROOM]);
+    if let (Some(frame), Some(first), Some(last)) = (
+        out[start..].first_chunk_mut::<ROOM>(),
+        payload.first_chunk::<BLOCK>(),
+        payload.last_chunk::<BLOCK>(),
+    ) {
+        frame[0] = head.first_byte();
+        frame[1] = payload.len() as u8;
+        frame[2..2 + BLOCK].copy_from_slice(first);
+        frame[2 + payload.len() - BLOCK..][..BLOCK].copy_from_slice(last);
     }
-    match len {
-        0..4 => {
-            let byte = |i: usize| payload.get(i).copied().unwrap_or(0);
-            out.extend_from_slice(&[header[0], header[1], byte(0), byte(1), byte(2)]);
-            out.truncate(start + 2 + len);
-        }
-        4..8 => blocks!(8, 4),
-        8..16 => blocks!(16, 8),
-        16..=32 => blocks!(32, 16),
-        _ => blocks!(64, 32),
-    }
+    out.truncate(start + 2 + payload.len());
+}
+
+#[inline]
+fn encode_tiny(out: &mut Vec<u8>, head: FrameHead, payload: &[u8]) {
+    let end = out.len() + 2 + payload.len();
+    let byte = |i: usize| payload.get(i).copied().unwrap_or(0);
+    out.extend_from_slice(&[head.first_byte(), payload.len() as u8, byte(0), byte(1), byte(2)]);
+    out.truncate(end);
 }
 
 /// Appends a whole message as one frame.
