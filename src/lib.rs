@@ -57,6 +57,7 @@ pub mod error;
 mod handler;
 pub mod http;
 mod remote;
+mod server;
 pub mod simd;
 pub mod ws;
 
@@ -68,4 +69,5 @@ pub use handler::{
     Shard, Upgrade,
 };
 pub use remote::{Remote, RemoteError};
+pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo};
 pub use ws::{CloseCode, Message};
