@@ -300,3 +300,7 @@ impl<D: Driver> Driver for Checked<D> {
         self.inner.stats()
     }
 }
+
+#[cfg(test)]
+#[path = "checked_tests.rs"]
+mod tests;

@@ -51,6 +51,7 @@ mod rng;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod turn;
 mod wire;
 mod world;
 

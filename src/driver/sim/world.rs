@@ -182,13 +182,12 @@ impl World {
 
     /// Nothing due, nothing to look at: without a call from outside nothing will ever happen.
     pub(super) fn is_quiet(&self) -> bool {
-        let idle = |side: &DriverSide| {
-            side.ready.is_empty()
-                && side.connected.is_empty()
-                && !(side.accepting && !self.backlog.is_empty())
-                && !matches!(&*side.wake, WakeTarget::Flag(flag) if flag.load(Ordering::Acquire))
+        let busy = |side: &DriverSide| {
+            let accepts = side.accepting && !self.backlog.is_empty();
+            let woken = matches!(&*side.wake, WakeTarget::Flag(flag) if flag.load(Ordering::Acquire));
+            accepts || woken || !side.ready.is_empty() || !side.connected.is_empty()
         };
-        self.agenda.is_empty() && self.drivers.iter().all(idle)
+        self.agenda.is_empty() && !self.drivers.iter().any(busy)
     }
 
     fn happen(&mut self, due: Due) {
