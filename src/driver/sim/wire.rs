@@ -83,8 +83,10 @@ pub(super) struct PeerEnd {
     pub(super) vanished: bool,
     /// The test let go of it.
     pub(super) gone: bool,
-    /// Sends nothing more: FIN or reset was sent.
+    /// Sends nothing more: FIN or reset was sent, or a reset came.
     pub(super) write_ended: bool,
+    /// Sent a reset: what still arrives is thrown away.
+    pub(super) has_reset: bool,
     pub(super) inbox: Vec<u8>,
     pub(super) saw_fin: bool,
     pub(super) saw_reset: bool,
@@ -125,6 +127,7 @@ impl Wire {
                 vanished: false,
                 gone: false,
                 write_ended: false,
+                has_reset: false,
                 inbox: Vec::new(),
                 saw_fin: false,
                 saw_reset: false,

@@ -322,9 +322,9 @@ impl World {
 
     pub(super) fn peer_resets(&mut self, id: WireId) {
         let wire = &mut self.wires[id as usize];
-        if !wire.peer.vanished && !wire.peer.saw_reset {
+        if !wire.peer.vanished && !wire.peer.saw_reset && !wire.peer.has_reset {
             wire.peer.write_ended = true;
-            wire.peer.reading = false;
+            wire.peer.has_reset = true;
             wire.to_peer.clear();
             self.note(Some(id), "peer resets", 0);
             self.transmit(id, Way::ToDriver, Item::Reset(libc::ECONNRESET));
@@ -430,11 +430,11 @@ impl World {
     fn arrive_at_peer(&mut self, id: WireId) {
         let now = self.now_ns();
         while let Some(item) = self.wires[id as usize].to_peer.pop_due(now) {
-            let PeerEnd { vanished, gone, .. } = self.wires[id as usize].peer;
-            if gone && !vanished {
+            let PeerEnd { vanished, gone, has_reset, .. } = self.wires[id as usize].peer;
+            if (gone || has_reset) && !vanished {
                 let len = item.len();
                 self.wires[id as usize].to_peer.bytes -= len;
-                if len > 0 {
+                if len > 0 && !has_reset {
                     self.wires[id as usize].to_peer.clear_transit();
                     self.transmit(id, Way::ToDriver, Item::Reset(libc::ECONNRESET));
                 }
