@@ -302,5 +302,4 @@ impl<D: Driver> Driver for Checked<D> {
 }
 
 #[cfg(test)]
-#[path = "checked_tests.rs"]
 mod tests;

@@ -160,8 +160,7 @@ impl Driver for Sim {
         }
         let now = world.now_ns();
         let end = match wait.map(saturating_ns) {
-            Some(0) => Some(now + POLL_NS),
-            Some(wait) => Some(now.saturating_add(wait)),
+            Some(wait) => Some(world.after_ns(wait.max(POLL_NS))),
             None => None,
         };
         let busy = !world.drivers[self.id as usize].ready.is_empty();
@@ -309,7 +308,7 @@ impl Driver for Sim {
         let lag = if late { world.lag_ns() } else { 0 };
         world.close_driver_end(port.wire);
         world.nudge_later(lag);
-        self.closing.push_back((world.now_ns() + lag, slot as u32));
+        self.closing.push_back((world.after_ns(lag), slot as u32));
     }
 
     fn connect(&mut self, to: SocketAddr, tag: u64) {

@@ -42,7 +42,8 @@ pub struct Faults {
     pub connect_failure_permille: u16,
     /// A segment on its way, in either direction, is replaced by a reset of the connection.
     pub reset_permille: u16,
-    /// A reset destroys what had arrived before it and was not yet taken.
+    /// A reset destroys what had arrived before it and was not yet taken; one that a driver causes
+    /// by closing on unread bytes, what it had sent and was still on its way.
     pub reset_discards_permille: u16,
     /// A send fails with `EPIPE` and the connection is broken.
     pub send_error_permille: u16,

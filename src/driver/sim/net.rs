@@ -85,7 +85,7 @@ impl SimNet {
     /// Lets time pass. What is due on the way arrives; drivers see it in their next turn.
     pub fn advance(&self, by: Duration) {
         let mut world = self.world.borrow_mut();
-        let until = world.now_ns().saturating_add(saturating_ns(by));
+        let until = world.after_ns(saturating_ns(by));
         world.advance_to(until);
     }
 

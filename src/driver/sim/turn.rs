@@ -156,7 +156,7 @@ impl Sim {
         world.transmit(id, Way::ToPeer, item);
         if all && world.strikes(Fault::LateSent, Some(id)) {
             let lag = world.lag_ns();
-            sending.done_at_ns = Some(world.now_ns() + lag);
+            sending.done_at_ns = Some(world.after_ns(lag));
             world.look_later(id, lag);
         } else if all {
             self.finish_send(world, slot, Ok(()));

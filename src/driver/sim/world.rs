@@ -141,6 +141,11 @@ impl World {
         self.clock_ns.get()
     }
 
+    /// Later by a delay. A wait of centuries must not overflow the clock.
+    pub(super) fn after_ns(&self, delay_ns: u64) -> u64 {
+        self.now_ns().saturating_add(delay_ns)
+    }
+
     pub(super) fn next_due_ns(&self) -> Option<u64> {
         self.agenda.first_key_value().map(|(&(at, _), _)| at)
     }
@@ -172,12 +177,12 @@ impl World {
 
     /// Has the driver look at a connection after `delay_ns`.
     pub(super) fn look_later(&mut self, id: WireId, delay_ns: u64) {
-        self.schedule(self.now_ns() + delay_ns, Due::Look(id));
+        self.schedule(self.after_ns(delay_ns), Due::Look(id));
     }
 
     /// Has a waiting driver return after `delay_ns`.
     pub(super) fn nudge_later(&mut self, delay_ns: u64) {
-        self.schedule(self.now_ns() + delay_ns, Due::Nudge);
+        self.schedule(self.after_ns(delay_ns), Due::Nudge);
     }
 
     /// Nothing due, nothing to look at: without a call from outside nothing will ever happen.
@@ -240,7 +245,7 @@ impl World {
         };
         let id = self.new_wire(addr);
         let delay = self.draw_ns(self.faults.latency_ms.clone());
-        self.schedule(self.now_ns() + delay, Due::Knock(id));
+        self.schedule(self.after_ns(delay), Due::Knock(id));
         self.note(Some(id), "peer connects", u64::from(self.peers));
         id
     }
@@ -259,7 +264,7 @@ impl World {
         let timed_out = self.strikes(Fault::ConnectFailure, None);
         let delay = self.draw_ns(self.faults.latency_ms.clone());
         self.note(None, "driver connects", tag);
-        self.schedule(self.now_ns() + delay, Due::Connect { driver, to, tag, timed_out });
+        self.schedule(self.after_ns(delay), Due::Connect { driver, to, tag, timed_out });
     }
 
     pub(super) fn mark_ready(&mut self, id: WireId) {
@@ -286,9 +291,9 @@ impl World {
         if matches!(item, Item::Fin) && self.strikes(Fault::LateFin, Some(id)) {
             delay += self.lag_ns();
         }
-        let now = self.now_ns();
+        let due = self.after_ns(delay);
         let pipe = self.wires[id as usize].pipe(way);
-        let due = pipe.last_due_ns.max(now + delay);
+        let due = pipe.last_due_ns.max(due);
         pipe.last_due_ns = due;
         pipe.bytes += item.len();
         pipe.transit.push_back((due, item));
@@ -365,7 +370,13 @@ impl World {
         self.note(Some(id), "driver closes", u64::from(unread));
         match (broken, unread, fin_is_out) {
             (true, ..) | (false, false, true) => {}
-            (false, true, _) => self.transmit(id, Way::ToPeer, Item::Reset(libc::ECONNRESET)),
+            (false, true, _) => {
+                // Linux also throws away what it has not sent yet.
+                if self.wires[id as usize].to_peer.bytes > 0 && self.strikes(Fault::ResetDiscards, Some(id)) {
+                    self.wires[id as usize].to_peer.clear_transit();
+                }
+                self.transmit(id, Way::ToPeer, Item::Reset(libc::ECONNRESET));
+            }
             (false, false, false) => self.transmit(id, Way::ToPeer, Item::Fin),
         }
         self.unready(id);

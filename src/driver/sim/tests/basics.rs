@@ -291,6 +291,18 @@ fn waiting_moves_the_clock_to_what_is_due() {
 }
 
 #[test]
+fn the_end_of_time_is_no_overflow() {
+    let (net, mut driver, mut peer) = calm_pair();
+    assert_eq!(events(&mut driver, Some(Duration::MAX)), [""; 0]);
+    assert_eq!(net.clock().get(), u64::MAX);
+    net.set_faults(Faults { latency_ms: 1..=1, late_closed_permille: 1000, ..Faults::none() });
+    peer.write(b"still");
+    assert_eq!(poll(&mut driver), ["received still"]);
+    driver.close(T);
+    assert_eq!(poll(&mut driver), ["closed"]);
+}
+
+#[test]
 fn stale_and_closed_tokens_do_nothing_but_answer_sends() {
     let (_net, mut driver, mut peer) = calm_pair();
     let stale = Token { generation: 6, ..T };
@@ -349,6 +361,74 @@ fn a_released_buffer_is_poisoned_and_used_again() {
     sim.stats.leases_out = 1;
     sim.release(again);
     assert_eq!(sim.buffers[0], [0xDD; 6]);
+}
+
+#[test]
+fn two_drivers_share_a_world() {
+    let net = SimNet::new(1, Faults::none());
+    let (mut one, mut two) = (sim(&net), sim(&net));
+    let mut peer = net.connect();
+    assert_eq!(poll(&mut one), ["accepted 10.0.0.1:40001"]);
+    let mut other = net.connect();
+    assert_eq!(poll(&mut two), ["accepted 10.0.0.2:40002"]);
+    peer.write(b"for one");
+    other.write(b"for two");
+    assert_eq!(poll(&mut two), ["received for two"]);
+    assert!(!net.is_quiet());
+    assert_eq!(poll(&mut one), ["received for one"]);
+    two.close(T);
+    assert_eq!(poll(&mut two), ["closed"]);
+    assert!(!peer.saw_fin() && other.saw_fin());
+    one.close_listeners();
+    let third = net.connect();
+    assert_eq!(poll(&mut one), [""; 0]);
+    two.turn(None).unwrap();
+    assert!(matches!(two.next_event(), Some(Event::Accepted { .. })));
+    assert!(!third.saw_reset());
+}
+
+#[test]
+fn the_trace_tells_the_last_lines_and_says_how_many_went_before() {
+    let (net, mut driver, mut peer) = calm_pair();
+    assert_eq!(
+        net.trace(),
+        concat!(
+            "       0.000000 ms  #0    peer connects 1\n",
+            "       0.000000 ms  #0    accepted 0\n",
+            "       0.000000 ms  #0    attached to slot 3\n",
+        )
+    );
+    let before = net.trace_hash();
+    for _ in 0..1000 {
+        peer.write(b"x");
+        poll(&mut driver);
+    }
+    assert_ne!(net.trace_hash(), before);
+    assert_eq!(net.trace().lines().next(), Some("(1491 earlier lines)"));
+    assert_eq!(net.trace().lines().count(), 513);
+}
+
+#[test]
+fn a_connection_that_is_over_leaves_nothing_behind() {
+    let net = SimNet::new(1, Faults::none());
+    let mut driver = sim(&net);
+    for generation in 0..100 {
+        let token = Token { generation, ..T };
+        let mut peer = net.connect();
+        driver.turn(None).unwrap();
+        let Some(Event::Accepted { socket, .. }) = driver.next_event() else { panic!() };
+        driver.attach(token, socket);
+        peer.write(b"x");
+        driver.close(token);
+        drop(peer);
+        assert_eq!(poll(&mut driver), ["closed"]);
+    }
+    let world_size = |net: &SimNet| net.world.borrow().wires.len();
+    assert!(world_size(&net) <= 2, "{} connections are kept", world_size(&net));
+    let peers = [net.connect(), net.connect(), net.connect()];
+    assert!(
+        peers[0].id() != peers[1].id() && peers[1].id() != peers[2].id() && peers[2].id() != peers[0].id()
+    );
 }
 
 fn accepted(driver: &mut Sim, net: &SimNet) -> SimSocket {

@@ -262,6 +262,47 @@ fn reset_discards() {
 }
 
 #[test]
+fn reset_discards_what_a_close_leaves_behind() {
+    use crate::driver::{Driver, Event, SendBuf, Token};
+    for (permille, arrives) in [(0, &b"last words"[..]), (ALWAYS, b"")] {
+        let faults = Faults { reset_discards_permille: permille, latency_ms: 1..=1, ..Faults::none() };
+        let net = SimNet::new(1, faults);
+        let mut driver = super::sim(&net);
+        let mut peer = net.connect();
+        driver.turn(None).unwrap();
+        let Some(Event::Accepted { socket, .. }) = driver.next_event() else { panic!() };
+        let token = Token { slot: 0, generation: 1 };
+        driver.attach(token, socket);
+        driver.pause(token);
+        peer.write(b"unread");
+        net.advance(Duration::from_millis(1));
+        driver.send(token, SendBuf::Owned(b"last words".to_vec()));
+        driver.close(token);
+        net.advance(Duration::from_millis(1));
+        assert_eq!((peer.read(), peer.saw_reset()), (arrives.to_vec(), true));
+    }
+}
+
+#[test]
+fn a_late_send_that_was_taken_does_not_fail_at_close() {
+    use crate::driver::{Driver, Event, SendBuf, Token};
+    let net = SimNet::new(1, Faults { late_sent_permille: ALWAYS, lag_ms: 9..=9, ..Faults::none() });
+    let mut driver = super::sim(&net);
+    let mut peer = net.connect();
+    driver.turn(None).unwrap();
+    let Some(Event::Accepted { socket, .. }) = driver.next_event() else { panic!() };
+    let token = Token { slot: 0, generation: 1 };
+    driver.attach(token, socket);
+    driver.send(token, SendBuf::Owned(b"x".to_vec()));
+    driver.turn(Some(Duration::ZERO)).unwrap();
+    driver.close(token);
+    driver.turn(None).unwrap();
+    assert!(matches!(driver.next_event(), Some(Event::Sent { result: Ok(()), .. })));
+    assert!(matches!(driver.next_event(), Some(Event::Closed(_))));
+    assert_eq!(peer.read(), b"x");
+}
+
+#[test]
 fn send_error() {
     let (net, mut echo) = echo(1, Faults { send_error_permille: ALWAYS, ..Faults::none() });
     let mut peer = net.connect();
