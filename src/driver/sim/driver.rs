@@ -159,10 +159,7 @@ impl Driver for Sim {
             return Ok(());
         }
         let now = world.now_ns();
-        let end = match wait.map(saturating_ns) {
-            Some(wait) => Some(world.after_ns(wait.max(POLL_NS))),
-            None => None,
-        };
+        let end = wait.map(|wait| world.after_ns(saturating_ns(wait).max(POLL_NS)));
         let busy = !world.drivers[self.id as usize].ready.is_empty();
         let until = match (world.next_due_ns(), end) {
             _ if busy => now,
