@@ -22,6 +22,7 @@
 //! (sends, releases, closes) may be deferred to the next `turn`, so that one system call carries
 //! a whole turn.
 
+pub mod checked;
 pub mod epoll;
 pub mod probe;
 pub mod sim;
@@ -257,4 +258,14 @@ pub struct Waker(pub(in crate::driver) Arc<WakeTarget>);
 pub(in crate::driver) enum WakeTarget {
     Eventfd(std::os::fd::OwnedFd),
     Flag(std::sync::atomic::AtomicBool),
+}
+
+impl Waker {
+    /// Ends the driver's current wait, or else its next one. Callable from any thread.
+    pub fn wake(&self) {
+        match &*self.0 {
+            WakeTarget::Eventfd(_) => unimplemented!(),
+            WakeTarget::Flag(flag) => flag.store(true, std::sync::atomic::Ordering::Release),
+        }
+    }
 }
