@@ -356,7 +356,7 @@ impl Uring {
             return None;
         }
         if let Event::Received { lease, .. } = &event {
-            let units = lease.len.saturating_add(unit / 2) / unit;
+            let units = lease.len.div_ceil(unit);
             port.share = port.share.saturating_add(units.min(255) as u8);
         }
         Some(event)
@@ -441,6 +441,12 @@ impl Uring {
         if usize::from(self.ring.buffers().in_ring()) < self.starved.len() {
             self.ring.buffers().grow();
         }
+        // Who is armed first takes what it can: those who had nothing in the last turn go first.
+        let (last, ports) = (self.turn.wrapping_sub(1), &self.ports);
+        self.starved.make_contiguous().sort_by_key(|token| {
+            let port = &ports[token.slot as usize];
+            if port.turn == last { port.share } else { 0 }
+        });
         let mut buffers = self.ring.buffers().in_ring();
         for _ in 0..self.starved.len() {
             if buffers == 0 {
