@@ -59,12 +59,19 @@ pub fn bind(addr: &ListenAddr, shards: usize) -> io::Result<(Vec<Listener>, List
 fn explain(addr: &ListenAddr, error: io::Error) -> io::Error {
     let next = match error.kind() {
         io::ErrorKind::AddrInUse => "something listens there already: stop it or choose another address",
-        io::ErrorKind::AddrNotAvailable => "no interface has this address: see `ip addr`, or listen on 0.0.0.0",
+        io::ErrorKind::AddrNotAvailable => {
+            "no interface has this address: see `ip addr`, or listen on 0.0.0.0"
+        }
         io::ErrorKind::PermissionDenied => {
             "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE, a path needs a writable folder"
         }
         io::ErrorKind::NotFound => "the folder does not exist: create it first",
-        io::ErrorKind::AlreadyExists => "a file that is not a socket is there: move it or choose another path",
+        io::ErrorKind::AlreadyExists => {
+            "a file that is not a socket is there: move it or choose another path"
+        }
+        _ if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+            "this kernel has no IPv6: listen on an IPv4 address"
+        }
         _ => "check the address",
     };
     io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}; {next}"))

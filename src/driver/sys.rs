@@ -168,9 +168,7 @@ pub(super) fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
 pub(super) fn local_addr(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     let mut raw = RawAddr::room();
     // SAFETY: `len` says how much room the storage has; both live across the call.
-    check(unsafe {
-        libc::getsockname(fd.as_raw_fd(), (&raw mut raw.storage).cast(), &raw mut raw.len)
-    })?;
+    check(unsafe { libc::getsockname(fd.as_raw_fd(), (&raw mut raw.storage).cast(), &raw mut raw.len) })?;
     raw.ip().ok_or_else(|| io::Error::other("not an IP socket"))
 }
 

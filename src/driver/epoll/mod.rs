@@ -158,7 +158,10 @@ impl Epoll {
             sends: Slab::new(),
             connects: Slab::new(),
             outcomes: VecDeque::new(),
-            listeners: listeners.into_iter().map(|listener| Listening { listener, accepts_left: 0 }).collect(),
+            listeners: listeners
+                .into_iter()
+                .map(|listener| Listening { listener, accepts_left: 0 })
+                .collect(),
             accepting: true,
             waker,
             turn: 0,
@@ -468,8 +471,7 @@ impl Driver for Epoll {
         assert!(self.ports[slot].fd < 0, "the slot is taken");
         let fd = socket.0.as_raw_fd();
         let data = pack(CONNECTION, token);
-        let added =
-            sys::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, CONNECTION_EVENTS, data);
+        let added = sys::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, CONNECTION_EVENTS, data);
         self.ports[slot] = Port { generation: token.generation, fd: socket.0.into_raw_fd(), ..Port::VACANT };
         self.stats.receives_armed += 1;
         if let Err(error) = added {

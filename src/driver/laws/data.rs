@@ -101,7 +101,8 @@ fn shared_frames_reach_everyone<D: Make>() {
 }
 
 fn both_address_families_and_unix<D: Make>() {
-    for listen in ["127.0.0.1:0", "[::1]:0"] {
+    let has_ipv6 = std::path::Path::new("/proc/net/if_inet6").exists();
+    for listen in ["127.0.0.1:0", "[::1]:0"].into_iter().take(if has_ipv6 { 2 } else { 1 }) {
         let mut world = World::<D>::with(&config(), listen);
         let (peer, _) = world.pair();
         assert_eq!(world.peers, [PeerAddr::Ip(peer.local_addr().unwrap())]);

@@ -4,6 +4,7 @@
 //! accepts, and writes down what it is told.
 
 mod data;
+mod denied;
 mod ends;
 mod limits;
 

@@ -9,6 +9,7 @@
 mod accept;
 mod buffers;
 mod ring;
+pub(super) mod trial;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -152,8 +153,7 @@ impl Uring {
     /// # Errors
     /// What [`probe`](super::probe) explains, and `ENOMEM` when memory is short.
     pub fn new(config: &DriverConfig, listeners: Vec<Listener>) -> io::Result<Self> {
-        let mut ring =
-            Ring::new(config.receive_buffers, config.receive_buffer_bytes, INCREMENTAL_BUFFERS)?;
+        let mut ring = Ring::new(config.receive_buffers, config.receive_buffer_bytes, INCREMENTAL_BUFFERS)?;
         let waker = WakeTarget::eventfd()?;
         ring.push_wake(waker.raw_fd(), pack(WAKE, NO_TOKEN));
         let accepts = Accepts::new(&mut ring, listeners, config.max_connections)?;
@@ -176,9 +176,9 @@ impl Uring {
 
     /// The port of a connection that has not been closed.
     fn live(&mut self, token: Token) -> Option<&mut Port> {
-        self.ports.get_mut(token.slot as usize).filter(|port| {
-            port.generation == token.generation && port.target != NONE && !port.has(CLOSING)
-        })
+        self.ports
+            .get_mut(token.slot as usize)
+            .filter(|port| port.generation == token.generation && port.target != NONE && !port.has(CLOSING))
     }
 
     /// The port whose operation has completed.
@@ -534,11 +534,7 @@ impl Driver for Uring {
         }
         let port = &mut self.ports[slot];
         assert!(port.target == NONE && port.in_flight == 0, "the slot is taken");
-        *port = Port {
-            generation: token.generation,
-            target: socket.into_target().pack(),
-            ..Port::VACANT
-        };
+        *port = Port { generation: token.generation, target: socket.into_target().pack(), ..Port::VACANT };
         self.receive(token);
     }
 

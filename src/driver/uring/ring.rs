@@ -126,6 +126,8 @@ pub(super) struct Ring {
     enter_fd: RawFd,
     enter_flags: u32,
     in_flight: u64,
+    no_sq_array: bool,
+    shares_buffers: bool,
 }
 
 impl Ring {
@@ -134,11 +136,18 @@ impl Ring {
     /// # Errors
     /// `EPERM` or `ENOSYS` where io_uring is denied, `EINVAL` before Linux 6.1, `ENOMEM` when
     /// memory is short.
-    pub(super) fn new(receive_buffers: u16, receive_buffer_bytes: u32, incremental: bool) -> io::Result<Self> {
-        let ring = match builder().setup_no_sqarray().build(SUBMISSIONS) {
+    pub(super) fn new(
+        receive_buffers: u16,
+        receive_buffer_bytes: u32,
+        incremental: bool,
+    ) -> io::Result<Self> {
+        let (ring, no_sq_array) = match builder().setup_no_sqarray().build(SUBMISSIONS) {
+            Ok(ring) => (ring, true),
             // The flag is Linux 6.6's.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => builder().build(SUBMISSIONS)?,
-            result => result?,
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                (builder().build(SUBMISSIONS)?, false)
+            }
+            Err(error) => return Err(error),
         };
         let lent = Lent {
             sends: Slab::new(),
@@ -154,9 +163,11 @@ impl Ring {
             lent: ManuallyDrop::new(lent),
             backlog: VecDeque::new(),
             in_flight: 0,
+            no_sq_array,
+            shares_buffers: false,
         };
-        let shared = this.register_buffers(incremental)?;
-        this.lent.buffers.start(shared);
+        this.shares_buffers = this.register_buffers(incremental)?;
+        this.lent.buffers.start(this.shares_buffers);
         this.register_enter();
         Ok(this)
     }
@@ -183,6 +194,26 @@ impl Ring {
             self.enter_fd = update.offset as RawFd;
             self.enter_flags = IORING_ENTER_REGISTERED_RING;
         }
+    }
+
+    /// The ring as such, to look at.
+    pub(super) fn io(&self) -> &IoUring {
+        &self.ring
+    }
+
+    /// `IORING_SETUP_NO_SQARRAY` was taken.
+    pub(super) fn has_no_sq_array(&self) -> bool {
+        self.no_sq_array
+    }
+
+    /// Several messages may lie in one receive buffer.
+    pub(super) fn shares_buffers(&self) -> bool {
+        self.shares_buffers
+    }
+
+    /// The ring's descriptor is registered with the thread.
+    pub(super) fn is_registered(&self) -> bool {
+        self.enter_flags != 0
     }
 
     /// Makes a table for `count` direct descriptors.
@@ -249,8 +280,7 @@ impl Ring {
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Completion> {
         let entry = self.ring.completion().next()?;
-        let completion =
-            Completion { tag: entry.user_data(), result: entry.result(), flags: entry.flags() };
+        let completion = Completion { tag: entry.user_data(), result: entry.result(), flags: entry.flags() };
         self.in_flight -= u64::from(completion.is_last());
         Some(completion)
     }
@@ -386,8 +416,7 @@ impl Ring {
     /// Who was accepted, and as what.
     pub(super) fn accepted(&self, key: u32, number: i32) -> (Target, PeerAddr) {
         let accepting = &self.lent.accepts[key as usize];
-        let target =
-            if accepting.direct { Target::Direct(number as u32) } else { Target::Plain(number) };
+        let target = if accepting.direct { Target::Direct(number as u32) } else { Target::Plain(number) };
         (target, accepting.addr.peer())
     }
 
