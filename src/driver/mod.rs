@@ -24,14 +24,21 @@
 
 pub mod checked;
 pub mod epoll;
+#[cfg(test)]
+mod laws;
+pub mod listen;
 pub mod probe;
 pub mod sim;
+mod sys;
+mod tag;
 pub mod uring;
 
 use bytes::Bytes;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Names a connection: the engine's slot and the generation it was handed out with.
@@ -254,10 +261,54 @@ pub trait Driver {
 #[derive(Clone, Debug)]
 pub struct Waker(pub(in crate::driver) Arc<WakeTarget>);
 
+impl Waker {
+    /// Ends the current or next wait with [`Event::Woken`]. At most one system call, which is safe
+    /// in a signal handler, and none while an earlier call has not been seen.
+    ///
+    /// What the caller wrote before is visible to the driver's thread when it sees the event.
+    pub fn wake(&self) {
+        match &*self.0 {
+            WakeTarget::Eventfd { fd, pending } => {
+                if !pending.swap(true, Ordering::AcqRel) {
+                    sys::eventfd_signal(fd.as_fd());
+                }
+            }
+            WakeTarget::Flag(flag) => flag.store(true, Ordering::Release),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(in crate::driver) enum WakeTarget {
-    Eventfd(std::os::fd::OwnedFd),
-    Flag(std::sync::atomic::AtomicBool),
+    Eventfd {
+        fd: OwnedFd,
+        /// Signalled and not yet seen.
+        pending: AtomicBool,
+    },
+    Flag(AtomicBool),
+}
+
+impl WakeTarget {
+    pub(in crate::driver) fn eventfd() -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self::Eventfd { fd: sys::eventfd()?, pending: AtomicBool::new(false) }))
+    }
+
+    /// The eventfd, for the drivers that made one.
+    fn raw_fd(&self) -> RawFd {
+        match self {
+            Self::Eventfd { fd, .. } => fd.as_raw_fd(),
+            Self::Flag(_) => -1,
+        }
+    }
+
+    /// To be called between seeing the signal and telling the engine: whatever is written before a
+    /// later `wake` is announced again.
+    fn seen(&self) {
+        match self {
+            Self::Eventfd { pending, .. } => pending.swap(false, Ordering::AcqRel),
+            Self::Flag(flag) => flag.swap(false, Ordering::AcqRel),
+        };
+    }
 }
 
 impl Waker {

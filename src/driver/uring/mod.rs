@@ -1,1 +1,642 @@
-//! TODO
+//! The completion driver: one io_uring per thread, everything a turn asks for in one system call.
+//!
+//! Receiving is one multishot request per connection into buffers that the kernel picks (see
+//! `buffers`); what the kernel is lent stays in `ring` until it is reaped. This file holds 16 bytes
+//! per connection and the rules of what follows which completion. A connection is torn down by
+//! shutdown(2): ending its armed requests by cancelling them costs 324 µs with a million armed
+//! (the kernel's cancel table has at most 256 buckets), shutting down 8 µs whatever the count.
+
+mod accept;
+mod buffers;
+mod ring;
+pub(super) mod trial;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, IntoRawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::accept::Accepts;
+use self::ring::{Completion, Ring, Target};
+use super::listen::Listener;
+use super::tag::{self, pack, unpack};
+use super::{Driver, DriverConfig, DriverStats, Event, Lease, SendBuf, Token, WakeTarget, Waker, sys};
+
+// Kinds of operations, as their tags name them.
+const RECEIVE: u8 = 0;
+const SEND: u8 = 1;
+const CLOSE_PLAIN: u8 = 2;
+const CLOSE_DIRECT: u8 = 3;
+/// A shutdown of either kind.
+const SHUTDOWN_ANY: u8 = 4;
+const CANCEL: u8 = 5;
+const ACCEPT: u8 = 6;
+const ACCEPT_CANCEL: u8 = 7;
+const CONNECT: u8 = 8;
+const WAKE: u8 = 9;
+/// Close of a socket that was never attached.
+const REFUSE_PLAIN: u8 = 10;
+const REFUSE_DIRECT: u8 = 11;
+
+const NONE: u32 = u32::MAX;
+const NO_TOKEN: Token = Token { slot: 0, generation: 0 };
+
+/// Whether messages share receive buffers where the kernel can (Linux 6.12).
+const INCREMENTAL_BUFFERS: bool = true;
+
+/// The io_uring driver. To be made on the thread that runs it, and dropped there.
+pub struct Uring {
+    ring: Ring,
+    ports: Vec<Port>,
+    accepts: Accepts,
+    /// Wait for a buffer to come back before they receive again (law 5).
+    starved: VecDeque<Token>,
+    /// Had their share of the turn: what else came for them, for the next turn (law 7).
+    deferred: VecDeque<Event<UringSocket>>,
+    /// How many of `deferred` belong to this turn.
+    replay: usize,
+    /// Completions that belong to this turn.
+    ready: usize,
+    outcomes: VecDeque<Event<UringSocket>>,
+    /// Direct descriptors of sockets that were dropped unattached.
+    orphans: Rc<RefCell<Vec<u32>>>,
+    share_unit_bytes: u32,
+    waker: Arc<WakeTarget>,
+    turn: u8,
+    stats: DriverStats,
+}
+
+impl std::fmt::Debug for Uring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Uring").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// A connected socket; dropping it closes it, if direct then in the driver's next turn.
+#[derive(Debug)]
+pub struct UringSocket {
+    target: Target,
+    orphans: Rc<RefCell<Vec<u32>>>,
+}
+
+impl UringSocket {
+    /// Takes the descriptor out: nothing is left for drop.
+    fn into_target(mut self) -> Target {
+        std::mem::replace(&mut self.target, Target::Plain(-1))
+    }
+}
+
+impl Drop for UringSocket {
+    fn drop(&mut self) {
+        match self.target {
+            Target::Plain(-1) => {}
+            Target::Plain(fd) => drop(sys::adopt(fd)),
+            Target::Direct(index) => self.orphans.borrow_mut().push(index),
+        }
+    }
+}
+
+/// What the driver holds for a connection.
+#[derive(Clone, Copy)]
+struct Port {
+    generation: u32,
+    /// A packed [`Target`]; `NONE` where vacant and once the close is on its way.
+    target: u32,
+    /// The key of the send in flight, or `NONE`.
+    send: u32,
+    flags: u8,
+    /// Operations whose last completion has not been reaped.
+    in_flight: u8,
+    /// Share of the turn `turn` that was used, of `SHARE_UNITS`.
+    share: u8,
+    turn: u8,
+}
+
+const _: () = assert!(size_of::<Port>() == 16);
+
+const SHARE_UNITS: u8 = 128;
+
+/// The multishot receive is armed.
+const RECEIVING: u8 = 1 << 0;
+/// And being cancelled.
+const CANCELLING: u8 = 1 << 1;
+const PAUSED: u8 = 1 << 2;
+/// `Eof` or `Failed` has come.
+const ENDED: u8 = 1 << 3;
+const STARVED: u8 = 1 << 4;
+/// FIN follows the send in flight.
+const SHUTDOWN: u8 = 1 << 5;
+const CLOSING: u8 = 1 << 6;
+/// Something of it stands in `deferred`.
+const DEFERRED: u8 = 1 << 7;
+
+impl Port {
+    const VACANT: Self =
+        Self { generation: 0, target: NONE, send: NONE, flags: 0, in_flight: 0, share: 0, turn: 0 };
+
+    fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    fn target(&self) -> Target {
+        Target::unpack(self.target)
+    }
+}
+
+impl Uring {
+    /// A driver that accepts on `listeners`.
+    ///
+    /// # Errors
+    /// What [`probe`](super::probe) explains, and `ENOMEM` when memory is short.
+    pub fn new(config: &DriverConfig, listeners: Vec<Listener>) -> io::Result<Self> {
+        let mut ring = Ring::new(config.receive_buffers, config.receive_buffer_bytes, INCREMENTAL_BUFFERS)?;
+        let waker = WakeTarget::eventfd()?;
+        ring.push_wake(waker.raw_fd(), pack(WAKE, NO_TOKEN));
+        let accepts = Accepts::new(&mut ring, listeners, config.max_connections)?;
+        Ok(Self {
+            ring,
+            ports: Vec::new(),
+            accepts,
+            starved: VecDeque::new(),
+            deferred: VecDeque::new(),
+            replay: 0,
+            ready: 0,
+            outcomes: VecDeque::new(),
+            orphans: Rc::default(),
+            share_unit_bytes: (config.max_receive_bytes_per_turn / u32::from(SHARE_UNITS)).max(1),
+            waker,
+            turn: 0,
+            stats: DriverStats::default(),
+        })
+    }
+
+    /// The port of a connection that has not been closed.
+    fn live(&mut self, token: Token) -> Option<&mut Port> {
+        self.ports
+            .get_mut(token.slot as usize)
+            .filter(|port| port.generation == token.generation && port.target != NONE && !port.has(CLOSING))
+    }
+
+    /// The port whose operation has completed.
+    fn owner(&mut self, token: Token) -> Option<&mut Port> {
+        self.ports
+            .get_mut(token.slot as usize)
+            .filter(|port| port.generation == token.generation && port.in_flight > 0)
+    }
+
+    fn socket(&self, target: Target) -> UringSocket {
+        UringSocket { target, orphans: self.orphans.clone() }
+    }
+
+    /// Arms the receive. The caller has looked at the flags.
+    fn receive(&mut self, token: Token) {
+        let port = &mut self.ports[token.slot as usize];
+        debug_assert!(!port.has(RECEIVING | CLOSING | ENDED | PAUSED));
+        port.flags |= RECEIVING;
+        port.in_flight += 1;
+        self.stats.receives_armed += 1;
+        self.ring.push_receive(port.target(), pack(RECEIVE, token));
+    }
+
+    fn cancel_receive(&mut self, token: Token) {
+        let port = &mut self.ports[token.slot as usize];
+        port.flags |= CANCELLING;
+        port.in_flight += 1;
+        self.ring.push_cancel(pack(RECEIVE, token), pack(CANCEL, token));
+    }
+
+    fn push_shutdown(&mut self, token: Token, how: i32) {
+        let port = &mut self.ports[token.slot as usize];
+        port.in_flight += 1;
+        self.ring.push_shutdown(port.target(), how, pack(SHUTDOWN_ANY, token));
+    }
+
+    /// Closes the descriptor once everything on it has been reaped (law 4).
+    fn advance_close(&mut self, token: Token) {
+        let port = &mut self.ports[token.slot as usize];
+        if !port.has(CLOSING) || port.in_flight > 0 {
+            return;
+        }
+        let target = port.target();
+        port.target = NONE;
+        port.in_flight = 1;
+        let kind = if matches!(target, Target::Direct(_)) { CLOSE_DIRECT } else { CLOSE_PLAIN };
+        self.ring.push_close(target, pack(kind, token));
+    }
+
+    fn completed(&mut self, completion: Completion) -> Option<Event<UringSocket>> {
+        let (kind, token) = unpack(completion.tag);
+        match kind {
+            RECEIVE => self.receive_completed(token, completion),
+            SEND => self.send_completed(token, completion.result),
+            CLOSE_PLAIN | CLOSE_DIRECT => {
+                self.accepts.direct_closed(kind == CLOSE_DIRECT);
+                let port = self.owner(token)?;
+                *port = Port { generation: token.generation, ..Port::VACANT };
+                Some(Event::Closed(token))
+            }
+            SHUTDOWN_ANY => {
+                self.owner(token)?.in_flight -= 1;
+                self.advance_close(token);
+                None
+            }
+            CANCEL => {
+                self.cancel_completed(token, completion.result);
+                None
+            }
+            ACCEPT => self.accept_completed(token.slot, completion.result),
+            CONNECT => self.connect_completed(token.slot, completion.result),
+            WAKE => {
+                self.ring.push_wake(self.waker.raw_fd(), completion.tag);
+                self.waker.seen();
+                (completion.result >= 0).then_some(Event::Woken)
+            }
+            REFUSE_DIRECT => {
+                self.accepts.direct_closed(true);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn receive_completed(&mut self, token: Token, completion: Completion) -> Option<Event<UringSocket>> {
+        let len = completion.result.max(0) as u32;
+        let lease = completion.buffer().map(|(index, more)| Lease {
+            buffer: index.into(),
+            offset: self.ring.buffers().take(index, len, more),
+            len,
+        });
+        let Some(port) = self.owner(token) else {
+            lease.map(|lease| self.release(lease));
+            return None;
+        };
+        if completion.is_last() {
+            port.in_flight -= 1;
+            port.flags &= !RECEIVING;
+        }
+        if port.has(CLOSING | ENDED) {
+            lease.map(|lease| self.release(lease));
+            self.advance_close(token);
+            return None;
+        }
+        let event = match (completion.result, lease) {
+            (1.., Some(lease)) => Event::Received { token, lease },
+            (result, lease) => {
+                lease.map(|lease| self.release(lease));
+                self.receive_ended(token, result)?
+            }
+        };
+        self.rearm(token);
+        self.share(token, event)
+    }
+
+    /// A receive that brought no bytes: what it means for the engine, if anything.
+    fn receive_ended(&mut self, token: Token, result: i32) -> Option<Event<UringSocket>> {
+        let port = &mut self.ports[token.slot as usize];
+        match -result {
+            0 => {
+                port.flags |= ENDED;
+                Some(Event::Eof(token))
+            }
+            libc::ENOBUFS => {
+                self.stats.buffer_starvations += 1;
+                if !port.has(PAUSED) {
+                    self.starve(token);
+                }
+                None
+            }
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
+                self.rearm(token);
+                None
+            }
+            errno => {
+                port.flags |= ENDED;
+                Some(Event::Failed { token, error: io::Error::from_raw_os_error(errno) })
+            }
+        }
+    }
+
+    /// Receives again if nothing speaks against it. A connection that had more than its share
+    /// waits with the starved: armed at once, it would take the next buffers before the others.
+    fn rearm(&mut self, token: Token) {
+        let flags = self.ports[token.slot as usize].flags;
+        if flags & (RECEIVING | PAUSED | ENDED | STARVED | CLOSING) != 0 {
+            return;
+        }
+        if flags & DEFERRED != 0 {
+            self.starve(token);
+        } else {
+            self.receive(token);
+        }
+    }
+
+    fn starve(&mut self, token: Token) {
+        let port = &mut self.ports[token.slot as usize];
+        if !port.has(STARVED) {
+            port.flags |= STARVED;
+            self.starved.push_back(token);
+        }
+    }
+
+    /// Law 7: what goes beyond the connection's share waits for the next turn, in order.
+    fn share(&mut self, token: Token, event: Event<UringSocket>) -> Option<Event<UringSocket>> {
+        let turn = self.turn;
+        let unit = self.share_unit_bytes;
+        let port = &mut self.ports[token.slot as usize];
+        if port.turn != turn {
+            (port.turn, port.share) = (turn, 0);
+        }
+        if port.has(DEFERRED) || port.share >= SHARE_UNITS {
+            port.flags |= DEFERRED;
+            self.deferred.push_back(event);
+            return None;
+        }
+        if let Event::Received { lease, .. } = &event {
+            let units = lease.len.div_ceil(unit);
+            port.share = port.share.saturating_add(units.min(255) as u8);
+        }
+        Some(event)
+    }
+
+    /// Hands a deferred event over, unless its connection has been closed in the meantime.
+    fn replay(&mut self, event: Event<UringSocket>) -> Option<Event<UringSocket>> {
+        let token = match &event {
+            Event::Received { token, .. } | Event::Eof(token) | Event::Failed { token, .. } => *token,
+            _ => return Some(event),
+        };
+        if self.live(token).is_some() {
+            return self.share(token, event);
+        }
+        if let Event::Received { lease, .. } = event {
+            self.release(lease);
+        }
+        None
+    }
+
+    fn send_completed(&mut self, token: Token, result: i32) -> Option<Event<UringSocket>> {
+        let port = self.owner(token)?;
+        port.in_flight -= 1;
+        let (key, flags, target) = (port.send, port.flags, port.target());
+        let done = self.ring.send_completed(key, result.max(0) as usize);
+        let outcome = match -result {
+            _ if done => Ok(()),
+            ..0 | libc::EINTR | libc::EAGAIN if flags & CLOSING == 0 => {
+                self.stats.short_writes += 1;
+                self.ports[token.slot as usize].in_flight += 1;
+                self.ring.push_send(target, key, pack(SEND, token));
+                return None;
+            }
+            ..=0 => Err(io::ErrorKind::ConnectionAborted.into()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        };
+        let port = &mut self.ports[token.slot as usize];
+        port.send = NONE;
+        if flags & (SHUTDOWN | CLOSING) == SHUTDOWN {
+            self.push_shutdown(token, libc::SHUT_WR);
+        }
+        self.advance_close(token);
+        let buf = self.ring.take_send(key);
+        Some(Event::Sent { token, buf, result: outcome })
+    }
+
+    fn cancel_completed(&mut self, token: Token, result: i32) {
+        let Some(port) = self.owner(token) else { return };
+        port.in_flight -= 1;
+        port.flags &= !CANCELLING;
+        // Missed it in a moment when it was running: once more, unless plans have changed.
+        if result < 0 && port.flags & (RECEIVING | PAUSED | CLOSING) == RECEIVING | PAUSED {
+            self.cancel_receive(token);
+        }
+        self.advance_close(token);
+    }
+
+    fn accept_completed(&mut self, key: u32, result: i32) -> Option<Event<UringSocket>> {
+        match self.accepts.completed(&mut self.ring, key, result) {
+            Ok(None) => None,
+            Ok(Some((target, peer))) => Some(Event::Accepted { socket: self.socket(target), peer }),
+            Err(error) => Some(Event::AcceptFailed(error)),
+        }
+    }
+
+    fn connect_completed(&mut self, key: u32, result: i32) -> Option<Event<UringSocket>> {
+        let (fd, tag) = self.ring.take_connect(key)?;
+        let result = if result < 0 {
+            Err(io::Error::from_raw_os_error(-result))
+        } else {
+            Ok(self.socket(Target::Plain(fd.into_raw_fd())))
+        };
+        Some(Event::Connected { tag, result })
+    }
+
+    /// As many of the starved receive again as there are buffers, and more buffers are published
+    /// when these are fewer. True if some are left although there were buffers.
+    fn feed_starved(&mut self) -> bool {
+        if self.starved.is_empty() {
+            return false;
+        }
+        if usize::from(self.ring.buffers().in_ring()) < self.starved.len() {
+            self.ring.buffers().grow();
+        }
+        // Who is armed first takes what it can: those who had nothing in the last turn go first.
+        let (last, ports) = (self.turn.wrapping_sub(1), &self.ports);
+        self.starved.make_contiguous().sort_by_key(|token| {
+            let port = &ports[token.slot as usize];
+            if port.turn == last { port.share } else { 0 }
+        });
+        let mut buffers = self.ring.buffers().in_ring();
+        for _ in 0..self.starved.len() {
+            if buffers == 0 {
+                break;
+            }
+            let Some(token) = self.starved.pop_front() else { break };
+            let Some(port) = self.live(token).filter(|port| port.has(STARVED)) else { continue };
+            if port.has(DEFERRED) {
+                self.starved.push_back(token);
+                continue;
+            }
+            port.flags &= !STARVED;
+            self.rearm(token);
+            buffers -= 1;
+        }
+        buffers == 0 && self.ring.buffers().in_ring() > 0 && !self.starved.is_empty()
+    }
+
+    fn close_orphans(&mut self) {
+        while let Some(index) = { self.orphans.borrow_mut().pop() } {
+            self.ring.push_close(Target::Direct(index), pack(REFUSE_DIRECT, NO_TOKEN));
+        }
+    }
+}
+
+impl Driver for Uring {
+    type Socket = UringSocket;
+
+    const NAME: &'static str = "uring";
+
+    fn turn(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        self.turn = self.turn.wrapping_add(1);
+        self.ring.buffers().turn();
+        self.close_orphans();
+        self.accepts.arm(&mut self.ring);
+        let hungry = self.feed_starved();
+        for event in &self.deferred {
+            if let Event::Received { token, .. } | Event::Eof(token) | Event::Failed { token, .. } = event {
+                self.ports[token.slot as usize].flags &= !DEFERRED;
+            }
+        }
+        self.replay = self.deferred.len();
+        let pending = hungry || self.replay > 0 || !self.outcomes.is_empty();
+        self.stats.waits += 1;
+        self.ring.enter(if pending { Some(Duration::ZERO) } else { wait })?;
+        self.ready = self.ring.completions();
+        self.stats.completion_overflows += u64::from(self.ring.overflowed());
+        Ok(())
+    }
+
+    fn next_event(&mut self) -> Option<Event<UringSocket>> {
+        while self.replay > 0 {
+            self.replay -= 1;
+            let event = self.deferred.pop_front()?;
+            if let Some(event) = self.replay(event) {
+                return Some(event);
+            }
+        }
+        while self.ready > 0 {
+            if let Some(outcome) = self.outcomes.pop_front() {
+                return Some(outcome);
+            }
+            self.ready -= 1;
+            let completion = self.ring.pop()?;
+            if let Some(event) = self.completed(completion) {
+                return Some(event);
+            }
+        }
+        self.outcomes.pop_front()
+    }
+
+    fn bytes(&mut self, lease: &Lease) -> &mut [u8] {
+        self.ring.buffers().bytes(lease.buffer as u16, lease.offset, lease.len)
+    }
+
+    fn release(&mut self, lease: Lease) {
+        self.ring.buffers().put(lease.buffer as u16);
+    }
+
+    fn attach(&mut self, token: Token, socket: UringSocket) {
+        assert!(token.slot < tag::MAX_SLOTS, "slot out of range");
+        let slot = token.slot as usize;
+        if slot >= self.ports.len() {
+            self.ports.resize(slot + 1, Port::VACANT);
+        }
+        let port = &mut self.ports[slot];
+        assert!(port.target == NONE && port.in_flight == 0, "the slot is taken");
+        *port = Port { generation: token.generation, target: socket.into_target().pack(), ..Port::VACANT };
+        self.receive(token);
+    }
+
+    fn refuse(&mut self, socket: UringSocket) {
+        let target = socket.into_target();
+        let kind = if matches!(target, Target::Direct(_)) { REFUSE_DIRECT } else { REFUSE_PLAIN };
+        self.ring.push_close(target, pack(kind, NO_TOKEN));
+    }
+
+    fn send(&mut self, token: Token, buf: SendBuf) {
+        debug_assert!(!buf.as_slice().is_empty(), "nothing to send");
+        if self.live(token).is_none() {
+            let result = Err(io::ErrorKind::NotConnected.into());
+            self.outcomes.push_back(Event::Sent { token, buf, result });
+            return;
+        }
+        let port = &mut self.ports[token.slot as usize];
+        debug_assert!(port.send == NONE, "a send is in flight");
+        port.send = self.ring.insert_send(buf);
+        port.in_flight += 1;
+        self.ring.push_send(port.target(), port.send, pack(SEND, token));
+    }
+
+    fn pause(&mut self, token: Token) {
+        let Some(port) = self.live(token) else { return };
+        port.flags = (port.flags | PAUSED) & !STARVED;
+        if port.flags & (RECEIVING | CANCELLING) == RECEIVING {
+            self.cancel_receive(token);
+        }
+    }
+
+    fn resume(&mut self, token: Token) {
+        let Some(port) = self.live(token) else { return };
+        port.flags &= !PAUSED;
+        self.rearm(token);
+    }
+
+    fn shutdown(&mut self, token: Token) {
+        let Some(port) = self.live(token) else { return };
+        if port.send != NONE {
+            port.flags |= SHUTDOWN;
+        } else {
+            self.push_shutdown(token, libc::SHUT_WR);
+        }
+    }
+
+    fn close(&mut self, token: Token) {
+        let Some(port) = self.live(token) else { return };
+        port.flags |= CLOSING;
+        if port.has(RECEIVING) || port.send != NONE {
+            self.push_shutdown(token, libc::SHUT_RDWR);
+        }
+        self.advance_close(token);
+    }
+
+    fn connect(&mut self, to: SocketAddr, tag: u64) {
+        let socket = sys::socket(sys::family(&to), false).and_then(|fd| {
+            sys::set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+            Ok(fd)
+        });
+        match socket {
+            Ok(fd) => {
+                let key = self.ring.insert_connect(fd, to, tag);
+                self.ring.push_connect(key, pack(CONNECT, Token { slot: key, generation: 0 }));
+            }
+            Err(error) => self.outcomes.push_back(Event::Connected { tag, result: Err(error) }),
+        }
+    }
+
+    fn pause_accept(&mut self) {
+        self.accepts.pause(&mut self.ring);
+    }
+
+    fn resume_accept(&mut self) {
+        self.accepts.resume();
+    }
+
+    fn close_listeners(&mut self) {
+        self.accepts.close(&mut self.ring);
+    }
+
+    fn waker(&self) -> Waker {
+        Waker(self.waker.clone())
+    }
+
+    fn stats(&self) -> DriverStats {
+        let buffers = self.ring.buffers_ref();
+        DriverStats {
+            receive_buffers: buffers.circulating().into(),
+            leases_out: buffers.leases().into(),
+            direct_descriptors: self.accepts.direct_open().into(),
+            ..self.stats
+        }
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        for port in &self.ports {
+            if let (true, Target::Plain(fd)) = (port.target != NONE, port.target()) {
+                drop(sys::adopt(fd));
+            }
+        }
+    }
+}

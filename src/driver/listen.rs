@@ -1,0 +1,166 @@
+//! Listening sockets: one per shard, bound before the shards start, so that errors surface at once.
+//!
+//! TCP shards share a port through `SO_REUSEPORT` and the kernel spreads connections over them
+//! (socket(7)). Unix sockets have no such spreading: the shards share one queue.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::sys;
+use crate::config::ListenAddr;
+
+/// Connections that may wait to be accepted. The kernel clamps it to `net.core.somaxconn`
+/// (4,096 by default since Linux 5.4).
+pub const BACKLOG: i32 = 4_096;
+
+/// A listening socket of one shard. Dropping the last one of a Unix path removes the file.
+#[derive(Debug)]
+pub struct Listener {
+    fd: OwnedFd,
+    _socket_file: Option<Arc<SocketFile>>,
+}
+
+impl Listener {
+    /// The socket.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Binds `addr` once for each of `shards` (at least one) and listens.
+///
+/// Returns a listener for each shard and the address with its port resolved.
+///
+/// # Errors
+/// The address and what to do stand in the error's text; its kind is the kernel's. A TCP port or
+/// Unix path on which somebody listens is `AddrInUse` for one shard and for many.
+///
+/// ```
+/// use ringwire::driver::listen::bind;
+/// let (listeners, addr) = bind(&"127.0.0.1:0".parse().unwrap(), 2)?;
+/// assert_eq!(listeners.len(), 2);
+/// assert_ne!(addr.to_string(), "127.0.0.1:0");
+/// # std::io::Result::Ok(())
+/// ```
+pub fn bind(addr: &ListenAddr, shards: usize) -> io::Result<(Vec<Listener>, ListenAddr)> {
+    let shards = shards.max(1);
+    match addr {
+        ListenAddr::Tcp(to) => bind_tcp(*to, shards).map(|(l, at)| (l, ListenAddr::Tcp(at))),
+        ListenAddr::Unix(path) => bind_unix(path, shards).map(|l| (l, addr.clone())),
+    }
+    .map_err(|error| explain(addr, error))
+}
+
+fn explain(addr: &ListenAddr, error: io::Error) -> io::Error {
+    let next = match error.kind() {
+        io::ErrorKind::AddrInUse => "something listens there already: stop it or choose another address",
+        io::ErrorKind::AddrNotAvailable => {
+            "no interface has this address: see `ip addr`, or listen on 0.0.0.0"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE, a path needs a writable folder"
+        }
+        io::ErrorKind::NotFound => "the folder does not exist: create it first",
+        io::ErrorKind::AlreadyExists => {
+            "a file that is not a socket is there: move it or choose another path"
+        }
+        _ if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+            "this kernel has no IPv6: listen on an IPv4 address"
+        }
+        _ => "check the address",
+    };
+    io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}; {next}"))
+}
+
+fn bind_tcp(to: SocketAddr, shards: usize) -> io::Result<(Vec<Listener>, SocketAddr)> {
+    if shards > 1 && to.port() != 0 {
+        // Every socket of a port must carry SO_REUSEPORT to share it, so two servers of the same
+        // user would silently split one port. A socket without it finds out. Between this check
+        // and the binding below is a gap in which a second server can still slip in.
+        tcp_socket(to, false)?;
+    }
+    let first = tcp_listener(to, shards > 1)?;
+    let at = sys::local_addr(first.as_fd())?;
+    let mut listeners = vec![first];
+    while listeners.len() < shards {
+        listeners.push(tcp_listener(at, true)?);
+    }
+    Ok((listeners, at))
+}
+
+fn tcp_listener(to: SocketAddr, share: bool) -> io::Result<Listener> {
+    let fd = tcp_socket(to, share)?;
+    sys::listen(fd.as_fd(), BACKLOG)?;
+    Ok(Listener { fd, _socket_file: None })
+}
+
+fn tcp_socket(to: SocketAddr, share: bool) -> io::Result<OwnedFd> {
+    let fd = sys::socket(sys::family(&to), false)?;
+    // Old connections in TIME_WAIT must not keep a restarted server from its port.
+    sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    if share {
+        sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
+    if to.is_ipv6() {
+        // An IPv6 address means IPv6, whatever net.ipv6.bindv6only says.
+        sys::set_option(fd.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+    }
+    // Inherited by accepted sockets: the outbox batches by itself.
+    sys::set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    sys::bind(fd.as_fd(), &sys::RawAddr::of(to))?;
+    Ok(fd)
+}
+
+/// Removes the file at drop if it is still the one that was bound.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let now = std::fs::symlink_metadata(&self.path).map(|m| (m.dev(), m.ino()));
+        if now.is_ok_and(|identity| identity == self.identity) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn bind_unix(path: &Path, shards: usize) -> io::Result<Vec<Listener>> {
+    remove_stale(path)?;
+    let listener = UnixListener::bind(path)?;
+    // std listens with its own backlog; listening again only changes the number (listen(2)).
+    sys::listen(listener.as_fd(), BACKLOG)?;
+    let meta = std::fs::symlink_metadata(path)?;
+    let file = Arc::new(SocketFile { path: path.to_owned(), identity: (meta.dev(), meta.ino()) });
+    let first = OwnedFd::from(listener);
+    let mut listeners = Vec::with_capacity(shards);
+    for _ in 1..shards {
+        listeners.push(Listener { fd: first.try_clone()?, _socket_file: Some(file.clone()) });
+    }
+    listeners.push(Listener { fd: first, _socket_file: Some(file) });
+    Ok(listeners)
+}
+
+/// Removes a socket file that nobody listens on; its server died without cleaning up.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(meta) if !meta.file_type().is_socket() => return Err(io::ErrorKind::AlreadyExists.into()),
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+        // Connected, or its backlog is full: alive either way.
+        _ => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}

@@ -1,0 +1,264 @@
+//! The few libc calls that `std` does not offer on raw sockets, made safe.
+//!
+//! A leaf: it owns nothing but what it returns. Every function takes borrowed descriptors and
+//! plain slices and turns `-1` into the errno.
+#![allow(unsafe_code, reason = "system calls on sockets, epoll and sockaddr memory")]
+
+use std::io;
+use std::mem;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use super::PeerAddr;
+
+/// Room for any socket address, as the kernel writes it.
+#[derive(Clone, Copy)]
+pub(super) struct RawAddr {
+    pub(super) storage: libc::sockaddr_storage,
+    pub(super) len: libc::socklen_t,
+}
+
+impl RawAddr {
+    /// Empty, with `len` telling the kernel how much room there is.
+    pub(super) fn room() -> Self {
+        // SAFETY: sockaddr_storage is plain data for which all zeroes is a value.
+        let storage = unsafe { mem::zeroed() };
+        Self { storage, len: mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t }
+    }
+
+    /// The address of a TCP peer or listener.
+    pub(super) fn of(addr: SocketAddr) -> Self {
+        let mut raw = Self::room();
+        let at = (&raw mut raw.storage).cast::<u8>();
+        match addr {
+            SocketAddr::V4(v4) => {
+                // SAFETY: as above, zeroes are a value of sockaddr_in.
+                let mut sin: libc::sockaddr_in = unsafe { mem::zeroed() };
+                sin.sin_family = libc::AF_INET as libc::sa_family_t;
+                sin.sin_port = v4.port().to_be();
+                sin.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
+                // SAFETY: sockaddr_storage is at least as large and as aligned as sockaddr_in.
+                unsafe { at.cast::<libc::sockaddr_in>().write(sin) };
+                raw.len = mem::size_of::<libc::sockaddr_in>() as libc::socklen_t;
+            }
+            SocketAddr::V6(v6) => {
+                // SAFETY: zeroes are a value of sockaddr_in6.
+                let mut sin6: libc::sockaddr_in6 = unsafe { mem::zeroed() };
+                sin6.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+                sin6.sin6_port = v6.port().to_be();
+                sin6.sin6_addr.s6_addr = v6.ip().octets();
+                sin6.sin6_flowinfo = v6.flowinfo();
+                sin6.sin6_scope_id = v6.scope_id();
+                // SAFETY: sockaddr_storage is at least as large and as aligned as sockaddr_in6.
+                unsafe { at.cast::<libc::sockaddr_in6>().write(sin6) };
+                raw.len = mem::size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+            }
+        }
+        raw
+    }
+
+    /// The IP address, where there is one.
+    pub(super) fn ip(&self) -> Option<SocketAddr> {
+        let at = (&raw const self.storage).cast::<u8>();
+        match libc::c_int::from(self.storage.ss_family) {
+            libc::AF_INET => {
+                // SAFETY: the storage is large and aligned enough for any sockaddr and initialised.
+                let sin = unsafe { at.cast::<libc::sockaddr_in>().read() };
+                let ip = Ipv4Addr::from(sin.sin_addr.s_addr.to_ne_bytes());
+                Some(SocketAddrV4::new(ip, u16::from_be(sin.sin_port)).into())
+            }
+            libc::AF_INET6 => {
+                // SAFETY: as above.
+                let sin6 = unsafe { at.cast::<libc::sockaddr_in6>().read() };
+                let ip = Ipv6Addr::from(sin6.sin6_addr.s6_addr);
+                let port = u16::from_be(sin6.sin6_port);
+                Some(SocketAddrV6::new(ip, port, sin6.sin6_flowinfo, sin6.sin6_scope_id).into())
+            }
+            _ => None,
+        }
+    }
+
+    /// As a peer: what has no IP address came through a Unix socket.
+    pub(super) fn peer(&self) -> PeerAddr {
+        self.ip().map_or(PeerAddr::Unix, PeerAddr::Ip)
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn check_len(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+fn own(result: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: the callers pass the result of a call that creates a descriptor, which nobody else
+    // has seen.
+    check(result).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes over a descriptor that a completion delivered.
+pub(super) fn adopt(fd: RawFd) -> OwnedFd {
+    assert!(fd >= 0, "not a descriptor");
+    // SAFETY: completions of accept hand out each new descriptor once, to this process's sole owner.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// socket(2) with `SOCK_CLOEXEC`.
+pub(super) fn socket(family: libc::c_int, nonblocking: bool) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_CLOEXEC | if nonblocking { libc::SOCK_NONBLOCK } else { 0 };
+    // SAFETY: takes no memory.
+    own(unsafe { libc::socket(family, libc::SOCK_STREAM | flags, 0) })
+}
+
+/// The address family of an IP address.
+pub(super) fn family(addr: &SocketAddr) -> libc::c_int {
+    if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }
+}
+
+/// setsockopt(2) with an int.
+pub(super) fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let len = mem::size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: `value` is an int that lives across the call, and `len` is its size.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), len) })?;
+    Ok(())
+}
+
+/// getsockopt(2) of `SO_ERROR`: the outcome of a connect.
+pub(super) fn take_error(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut errno: libc::c_int = 0;
+    let mut len = mem::size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: `errno` and `len` live across the call, and `len` is the size of `errno`.
+    check(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ERROR,
+            (&raw mut errno).cast(),
+            &raw mut len,
+        )
+    })?;
+    if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) }
+}
+
+/// Switches `O_NONBLOCK`.
+pub(super) fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let mut value = libc::c_int::from(on);
+    // SAFETY: FIONBIO reads an int that lives across the call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw mut value) })?;
+    Ok(())
+}
+
+/// bind(2).
+pub(super) fn bind(fd: BorrowedFd<'_>, addr: &RawAddr) -> io::Result<()> {
+    // SAFETY: the storage holds `len` initialised bytes.
+    check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const addr.storage).cast(), addr.len) })?;
+    Ok(())
+}
+
+/// listen(2).
+pub(super) fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+    // SAFETY: takes no memory.
+    check(unsafe { libc::listen(fd.as_raw_fd(), backlog) })?;
+    Ok(())
+}
+
+/// getsockname(2), for IP sockets.
+pub(super) fn local_addr(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    let mut raw = RawAddr::room();
+    // SAFETY: `len` says how much room the storage has; both live across the call.
+    check(unsafe { libc::getsockname(fd.as_raw_fd(), (&raw mut raw.storage).cast(), &raw mut raw.len) })?;
+    raw.ip().ok_or_else(|| io::Error::other("not an IP socket"))
+}
+
+/// accept4(2), nonblocking and close-on-exec.
+pub(super) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, PeerAddr)> {
+    let mut raw = RawAddr::room();
+    // SAFETY: `len` says how much room the storage has; both live across the call.
+    let fd = own(unsafe {
+        libc::accept4(
+            listener.as_raw_fd(),
+            (&raw mut raw.storage).cast(),
+            &raw mut raw.len,
+            libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
+        )
+    })?;
+    Ok((fd, raw.peer()))
+}
+
+/// connect(2). On a nonblocking socket `EINPROGRESS` is not an error: false is "not yet".
+pub(super) fn connect(fd: BorrowedFd<'_>, to: SocketAddr) -> io::Result<bool> {
+    let raw = RawAddr::of(to);
+    // SAFETY: the storage holds `len` initialised bytes.
+    match check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const raw.storage).cast(), raw.len) }) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// recv(2).
+#[inline]
+pub(super) fn recv(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the kernel writes at most `len` bytes into the slice.
+    check_len(unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), 0) })
+}
+
+/// send(2) without `SIGPIPE`.
+#[inline]
+pub(super) fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the kernel reads at most `len` bytes from the slice.
+    check_len(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) })
+}
+
+/// shutdown(2).
+pub(super) fn shutdown(fd: RawFd, how: i32) -> io::Result<()> {
+    // SAFETY: takes no memory.
+    check(unsafe { libc::shutdown(fd, how) })?;
+    Ok(())
+}
+
+/// eventfd(2), blocking: io_uring fails reads of nonblocking files instead of waiting.
+pub(super) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: takes no memory.
+    own(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })
+}
+
+/// Adds one to an eventfd: one write(2), safe in a signal handler.
+pub(super) fn eventfd_signal(fd: BorrowedFd<'_>) {
+    let one = 1u64.to_ne_bytes();
+    // SAFETY: the slice has the 8 bytes that are written. The result is not looked at: the only
+    // failure is a counter at its maximum, and then the wake-up is pending already.
+    let _ = unsafe { libc::write(fd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+}
+
+/// epoll_create1(2).
+pub(super) fn epoll_create() -> io::Result<OwnedFd> {
+    // SAFETY: takes no memory.
+    own(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
+}
+
+/// epoll_ctl(2).
+pub(super) fn epoll_ctl(epoll: RawFd, op: i32, fd: RawFd, events: u32, data: u64) -> io::Result<()> {
+    let mut event = libc::epoll_event { events, u64: data };
+    // SAFETY: the event lives across the call.
+    check(unsafe { libc::epoll_ctl(epoll, op, fd, &raw mut event) })?;
+    Ok(())
+}
+
+/// epoll_wait(2): the number of events written to the front of `into`.
+pub(super) fn epoll_wait(epoll: RawFd, into: &mut [libc::epoll_event], timeout_ms: i32) -> io::Result<usize> {
+    let room = into.len() as libc::c_int;
+    // SAFETY: the kernel writes at most `room` events into the slice.
+    let count = check(unsafe { libc::epoll_wait(epoll, into.as_mut_ptr(), room, timeout_ms) })?;
+    Ok(count as usize)
+}
+
+/// getrlimit(2) as (soft, hard).
+pub(super) fn rlimit(resource: libc::__rlimit_resource_t) -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` lives across the call.
+    check(unsafe { libc::getrlimit(resource, &raw mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}

@@ -1,0 +1,260 @@
+//! Receive buffers that the kernel picks from: a provided-buffer ring (io_uring_register_buf_ring(3)).
+//!
+//! A leaf that owns two mappings, the ring and the buffers; the registration must end before they
+//! do. The memory is reserved whole and untouched, which costs nothing. How many buffers are
+//! *published* follows the traffic: the ring is first in, first out, so whatever is published is
+//! cycled through, and a few kilobytes of traffic would make all of it resident and the cache cold.
+#![allow(unsafe_code, reason = "memory shared with the kernel")]
+
+use io_uring::types::BufRingEntry;
+use std::io;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// Published at first and at least, in the mode where each message takes a whole buffer.
+const MIN_WHOLE: u16 = 32;
+/// The same where messages share a buffer.
+const MIN_SHARED: u16 = 4;
+/// Turns that bring no need for half of what is published, before it is halved.
+const WINDOW_TURNS: u32 = 1_024;
+/// Buffers begin at different cache sets, or the heads of all messages would compete for a few.
+const STAGGER_BYTES: usize = 5 * 64;
+
+/// `IOU_PBUF_RING_INC`, Linux 6.12: what one receive leaves of a buffer serves the next.
+pub(super) const INCREMENTAL: u16 = 2;
+
+/// An anonymous private mapping.
+struct Mapping {
+    at: NonNull<u8>,
+    len: usize,
+}
+
+impl Mapping {
+    fn new(len: usize) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a fresh anonymous mapping touches no memory of ours.
+        let at = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, -1, 0) };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let at = NonNull::new(at.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { at, len })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and whoever drops it has ended all use (see `Ring::drop`).
+        unsafe { libc::munmap(self.at.as_ptr().cast(), self.len) };
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Buffer {
+    /// Bytes the kernel has filled since it was published.
+    filled: u32,
+    /// Leases into it.
+    leases: u32,
+    /// The kernel will not fill it further.
+    done: bool,
+    /// Has been written to since its pages were last given back.
+    touched: bool,
+}
+
+pub(super) struct Buffers {
+    ring: Mapping,
+    memory: Mapping,
+    mask: u16,
+    tail: u16,
+    buffer_bytes: u32,
+    stride: usize,
+    state: Vec<Buffer>,
+    /// Neither published nor on loan.
+    withheld: Vec<u16>,
+    /// As many as should be in circulation: published or on loan.
+    target: u16,
+    /// Never published so far: `virgin..max`.
+    virgin: u16,
+    min: u16,
+    max: u16,
+    in_ring: u16,
+    leases: u32,
+    peak_busy: u16,
+    turns: u32,
+}
+
+impl Buffers {
+    /// Reserves memory; publishes nothing before [`Self::start`]. At most 32,768 buffers.
+    pub(super) fn new(max: u16, buffer_bytes: u32) -> io::Result<Self> {
+        let max = max.clamp(1, 1 << 15);
+        let buffer_bytes = buffer_bytes.max(64);
+        let entries = max.next_power_of_two();
+        let stride = (buffer_bytes as usize).next_multiple_of(64) + STAGGER_BYTES;
+        Ok(Self {
+            ring: Mapping::new(usize::from(entries) * size_of::<BufRingEntry>())?,
+            memory: Mapping::new(stride * usize::from(max))?,
+            mask: entries - 1,
+            tail: 0,
+            buffer_bytes,
+            stride,
+            state: Vec::new(),
+            withheld: Vec::new(),
+            target: 0,
+            virgin: 0,
+            min: 0,
+            max,
+            in_ring: 0,
+            leases: 0,
+            peak_busy: 0,
+            turns: 0,
+        })
+    }
+
+    /// Address and entries, as io_uring_register_buf_ring(3) wants them.
+    pub(super) fn registration(&self) -> (u64, u16) {
+        (self.ring.at.as_ptr() as u64, self.mask + 1)
+    }
+
+    /// Publishes the first buffers, once the ring is registered.
+    pub(super) fn start(&mut self, shared: bool) {
+        self.min = if shared { MIN_SHARED } else { MIN_WHOLE }.min(self.max);
+        self.target = self.min;
+        self.fill_up();
+        self.commit();
+    }
+
+    /// Makes what was published visible to the kernel.
+    pub(super) fn commit(&mut self) {
+        let entry = self.ring.at.as_ptr().cast::<BufRingEntry>();
+        // SAFETY: the tail lies in the first entry of the ring, aligned to 2; only this thread
+        // writes it, the kernel reads it.
+        let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(entry).cast_mut()) };
+        tail.store(self.tail, Ordering::Release);
+    }
+
+    fn publish(&mut self, index: u16) {
+        let address = self.address(index) as u64;
+        let entry = self.ring.at.as_ptr().cast::<BufRingEntry>();
+        // SAFETY: the index is masked to the ring, which is ours; the kernel reads the entry only
+        // after `commit` moves the tail past it, and has consumed the one before, as no more
+        // buffers exist than entries.
+        let entry = unsafe { &mut *entry.add(usize::from(self.tail & self.mask)) };
+        entry.set_addr(address);
+        entry.set_len(self.buffer_bytes);
+        entry.set_bid(index);
+        self.tail = self.tail.wrapping_add(1);
+        self.in_ring += 1;
+        self.state[usize::from(index)] = Buffer { touched: true, ..Buffer::default() };
+    }
+
+    fn address(&self, index: u16) -> *mut u8 {
+        assert!(usize::from(index) < self.state.len(), "not a buffer");
+        // SAFETY: index is below max, so the offset is inside the mapping.
+        unsafe { self.memory.at.as_ptr().add(usize::from(index) * self.stride) }
+    }
+
+    /// Published or on loan.
+    pub(super) fn circulating(&self) -> u16 {
+        self.virgin - self.withheld.len() as u16
+    }
+
+    fn fill_up(&mut self) {
+        while self.circulating() < self.target {
+            let index = self.withheld.pop().unwrap_or_else(|| {
+                self.virgin += 1;
+                self.state.push(Buffer::default());
+                self.virgin - 1
+            });
+            self.publish(index);
+        }
+    }
+
+    /// Doubles what is in circulation; false if that is all there is.
+    pub(super) fn grow(&mut self) -> bool {
+        if self.target == self.max {
+            return false;
+        }
+        self.target = self.target.saturating_mul(2).min(self.max);
+        self.peak_busy = self.target;
+        self.turns = 0;
+        self.fill_up();
+        true
+    }
+
+    /// A completion used `len` bytes of a buffer, and `more` may follow into the same.
+    /// Returns where they begin. To be balanced by [`Self::put`].
+    pub(super) fn take(&mut self, index: u16, len: u32, more: bool) -> u32 {
+        let Some(buffer) = self.state.get_mut(usize::from(index)) else { return 0 };
+        let offset = buffer.filled;
+        buffer.filled = offset.saturating_add(len).min(self.buffer_bytes);
+        buffer.leases += 1;
+        self.leases += 1;
+        if !more {
+            buffer.done = true;
+            self.in_ring -= 1;
+            let busy = self.circulating() - self.in_ring;
+            self.peak_busy = self.peak_busy.max(busy);
+        }
+        offset
+    }
+
+    /// A lease came back; with its last one the buffer is published again, or withheld.
+    pub(super) fn put(&mut self, index: u16) {
+        let buffer = &mut self.state[usize::from(index)];
+        buffer.leases -= 1;
+        self.leases -= 1;
+        if buffer.leases > 0 || !buffer.done {
+            return;
+        }
+        if self.circulating() > self.target {
+            self.withhold(index);
+        } else {
+            self.publish(index);
+        }
+    }
+
+    fn withhold(&mut self, index: u16) {
+        let at = self.address(index) as usize;
+        self.withheld.push(index);
+        // Only whole pages: the edges belong to neighbours as well.
+        let first = at.next_multiple_of(4096);
+        let last = (at + self.buffer_bytes as usize) & !4095;
+        if std::mem::take(&mut self.state[usize::from(index)].touched) && first < last {
+            // SAFETY: the range lies inside this buffer, which neither the kernel nor a lease uses.
+            unsafe { libc::madvise(first as *mut libc::c_void, last - first, libc::MADV_DONTNEED) };
+        }
+    }
+
+    /// Counts a turn; after a window that needed little, fewer are kept in circulation.
+    pub(super) fn turn(&mut self) {
+        self.turns += 1;
+        if self.turns < WINDOW_TURNS {
+            return;
+        }
+        if self.peak_busy < self.target / 4 && self.target > self.min {
+            self.target = (self.target / 2).max(self.min);
+        }
+        self.turns = 0;
+        self.peak_busy = self.circulating() - self.in_ring;
+    }
+
+    /// Bytes on loan.
+    pub(super) fn bytes(&mut self, index: u16, offset: u32, len: u32) -> &mut [u8] {
+        assert!(u64::from(offset) + u64::from(len) <= u64::from(self.buffer_bytes), "outside the buffer");
+        let at = self.address(index);
+        // SAFETY: inside the buffer. The kernel has written these bytes and does not touch them
+        // again before the buffer is published anew, which needs the lease back. Other leases into
+        // this buffer do not overlap, and `&mut self` lets only one be looked at at a time.
+        unsafe { std::slice::from_raw_parts_mut(at.add(offset as usize), len as usize) }
+    }
+
+    /// Buffers the kernel can still pick.
+    pub(super) fn in_ring(&self) -> u16 {
+        self.in_ring
+    }
+
+    pub(super) fn leases(&self) -> u32 {
+        self.leases
+    }
+}

@@ -1,0 +1,550 @@
+//! The ring and all memory it has been lent: law 6 lives here.
+//!
+//! A leaf: it pushes submissions whose pointers lead only into what it owns itself (send buffers,
+//! socket addresses, the eventfd's counter, receive buffers), and gives none of it away before the
+//! terminal completion. Dropping it cancels what is in flight, reaps it, closes the ring, and only
+//! then frees.
+#![allow(unsafe_code, reason = "submission entries carry pointers; raw io_uring_enter for a registered ring")]
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, Timespec};
+use io_uring::{IoUring, cqueue, opcode};
+use slab::Slab;
+use std::collections::VecDeque;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use super::buffers::{Buffers, INCREMENTAL};
+use crate::driver::sys::{self, RawAddr};
+use crate::driver::{PeerAddr, SendBuf};
+
+/// Submissions between two system calls; more only means one more call.
+const SUBMISSIONS: u32 = 1_024;
+/// Completions before the kernel has to keep them in a list of its own. 16 bytes each.
+const COMPLETIONS: u32 = 8_192;
+/// One send asks for at most this much; `len` of a submission is 32 bits and the result signed.
+const MAX_SEND_BYTES: usize = 1 << 30;
+
+/// Longer waits than ten years are cut to that: the kernel's clock must not overflow.
+const FOREVER: Duration = Duration::from_secs(10 * 366 * 86_400);
+
+const BUFFER_GROUP: u16 = 0;
+
+/// A plain descriptor or an index into the ring's own table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Plain(RawFd),
+    Direct(u32),
+}
+
+impl Target {
+    /// In 32 bits: the top one means direct.
+    pub(super) fn pack(self) -> u32 {
+        match self {
+            Self::Plain(fd) => fd as u32,
+            Self::Direct(index) => index | 1 << 31,
+        }
+    }
+
+    pub(super) fn unpack(bits: u32) -> Self {
+        if bits >> 31 == 0 { Self::Plain(bits as RawFd) } else { Self::Direct(bits & !(1 << 31)) }
+    }
+
+    fn number(self) -> Fd {
+        Fd(match self {
+            Self::Plain(fd) => fd,
+            Self::Direct(index) => index as RawFd,
+        })
+    }
+
+    fn flags(self) -> Flags {
+        match self {
+            Self::Plain(_) => Flags::empty(),
+            Self::Direct(_) => Flags::FIXED_FILE,
+        }
+    }
+}
+
+/// What the kernel says about an operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Completion {
+    pub(super) tag: u64,
+    /// Bytes or a descriptor; negative is an errno.
+    pub(super) result: i32,
+    flags: u32,
+}
+
+impl Completion {
+    /// The operation is over; a multishot one would have to be armed again.
+    pub(super) fn is_last(&self) -> bool {
+        !cqueue::more(self.flags)
+    }
+
+    /// The buffer that was used, and whether more may follow into it.
+    pub(super) fn buffer(&self) -> Option<(u16, bool)> {
+        cqueue::buffer_select(self.flags).map(|index| (index, cqueue::buffer_more(self.flags)))
+    }
+}
+
+struct Sending {
+    buf: SendBuf,
+    sent: usize,
+    in_flight: bool,
+}
+
+struct Accepting {
+    listener: RawFd,
+    direct: bool,
+    addr: RawAddr,
+}
+
+struct Connecting {
+    fd: OwnedFd,
+    tag: u64,
+    addr: RawAddr,
+}
+
+/// What the kernel may read or write until the operation's last completion.
+struct Lent {
+    sends: Slab<Sending>,
+    // Boxed: their addresses are what the kernel was told.
+    accepts: Vec<Box<Accepting>>,
+    connects: Slab<Box<Connecting>>,
+    wake_counter: Box<u64>,
+    buffers: Buffers,
+}
+
+pub(super) struct Ring {
+    ring: ManuallyDrop<IoUring>,
+    lent: ManuallyDrop<Lent>,
+    /// Did not fit into the submission queue, in order.
+    backlog: VecDeque<Entry>,
+    /// The ring's descriptor, or its index among the thread's registered rings.
+    enter_fd: RawFd,
+    enter_flags: u32,
+    in_flight: u64,
+    no_sq_array: bool,
+    shares_buffers: bool,
+}
+
+impl Ring {
+    /// A ring in the mode for one issuing thread, and its receive buffers.
+    ///
+    /// # Errors
+    /// `EPERM` or `ENOSYS` where io_uring is denied, `EINVAL` before Linux 6.1, `ENOMEM` when
+    /// memory is short.
+    pub(super) fn new(
+        receive_buffers: u16,
+        receive_buffer_bytes: u32,
+        incremental: bool,
+    ) -> io::Result<Self> {
+        let (ring, no_sq_array) = match builder().setup_no_sqarray().build(SUBMISSIONS) {
+            Ok(ring) => (ring, true),
+            // The flag is Linux 6.6's.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                (builder().build(SUBMISSIONS)?, false)
+            }
+            Err(error) => return Err(error),
+        };
+        let lent = Lent {
+            sends: Slab::new(),
+            accepts: Vec::new(),
+            connects: Slab::new(),
+            wake_counter: Box::new(0),
+            buffers: Buffers::new(receive_buffers, receive_buffer_bytes)?,
+        };
+        let mut this = Self {
+            enter_fd: ring.as_raw_fd(),
+            enter_flags: 0,
+            ring: ManuallyDrop::new(ring),
+            lent: ManuallyDrop::new(lent),
+            backlog: VecDeque::new(),
+            in_flight: 0,
+            no_sq_array,
+            shares_buffers: false,
+        };
+        this.shares_buffers = this.register_buffers(incremental)?;
+        this.lent.buffers.start(this.shares_buffers);
+        this.register_enter();
+        Ok(this)
+    }
+
+    /// Registers the buffer ring; whether messages share buffers.
+    fn register_buffers(&mut self, incremental: bool) -> io::Result<bool> {
+        let (address, entries) = self.lent.buffers.registration();
+        let register = |flags| {
+            // SAFETY: the ring memory belongs to `lent`, which outlives the ring (see `drop`).
+            unsafe {
+                self.ring.submitter().register_buf_ring_with_flags(address, entries, BUFFER_GROUP, flags)
+            }
+        };
+        if incremental && register(INCREMENTAL).is_ok() {
+            return Ok(true);
+        }
+        register(0).map(|()| false)
+    }
+
+    /// Saves a lookup of the descriptor in every enter. Best effort: a thread has 16 of them.
+    fn register_enter(&mut self) {
+        let mut update = RingFdUpdate { offset: u32::MAX, resv: 0, data: self.ring.as_raw_fd() as u64 };
+        if register_ring_fd(self.ring.as_raw_fd(), IORING_REGISTER_RING_FDS, &mut update) == 1 {
+            self.enter_fd = update.offset as RawFd;
+            self.enter_flags = IORING_ENTER_REGISTERED_RING;
+        }
+    }
+
+    /// The ring as such, to look at.
+    pub(super) fn io(&self) -> &IoUring {
+        &self.ring
+    }
+
+    /// `IORING_SETUP_NO_SQARRAY` was taken.
+    pub(super) fn has_no_sq_array(&self) -> bool {
+        self.no_sq_array
+    }
+
+    /// Several messages may lie in one receive buffer.
+    pub(super) fn shares_buffers(&self) -> bool {
+        self.shares_buffers
+    }
+
+    /// The ring's descriptor is registered with the thread.
+    pub(super) fn is_registered(&self) -> bool {
+        self.enter_flags != 0
+    }
+
+    /// Makes a table for `count` direct descriptors.
+    pub(super) fn register_direct(&self, count: u32) -> io::Result<()> {
+        self.ring.submitter().register_files_sparse(count)
+    }
+
+    /// Submits what was pushed, and waits for one completion at least, up to `wait`.
+    /// Returning early or for nothing is not an error.
+    pub(super) fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        self.lent.buffers.commit();
+        self.flush_backlog();
+        let submit = self.ring.submission().len() as u32;
+        let timeout = wait.map(|wait| Timespec::from(wait.min(FOREVER)));
+        let want = u32::from(wait != Some(Duration::ZERO) && self.backlog.is_empty());
+        self.enter_raw(submit, want, timeout.as_ref())
+    }
+
+    fn enter_raw(&self, submit: u32, want: u32, timeout: Option<&Timespec>) -> io::Result<()> {
+        // struct io_uring_getevents_arg: sigmask, its size, min_wait_usec, timespec.
+        let argument = GeteventsArg {
+            sigmask: 0,
+            sigmask_bytes: 0,
+            min_wait_us: 0,
+            timespec: timeout.map_or(0, |timeout| (&raw const *timeout) as u64),
+        };
+        // GETEVENTS always: without it DEFER_TASKRUN runs no completions.
+        let flags = self.enter_flags | IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
+        // SAFETY: argument and timeout live across the call; what the submissions point to is
+        // lent (see the push sites).
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_enter,
+                self.enter_fd,
+                submit,
+                want,
+                flags,
+                &raw const argument,
+                size_of::<GeteventsArg>(),
+            )
+        };
+        if result >= 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            // Time is up, a signal came, or completions or memory must be freed first.
+            Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+            _ => Err(error),
+        }
+    }
+
+    /// Completions waiting now.
+    pub(super) fn completions(&mut self) -> usize {
+        self.ring.completion().len()
+    }
+
+    /// Whether the kernel keeps completions that did not fit.
+    pub(super) fn overflowed(&mut self) -> bool {
+        self.ring.submission().cq_overflow()
+    }
+
+    /// Takes the next completion.
+    #[inline]
+    pub(super) fn pop(&mut self) -> Option<Completion> {
+        let entry = self.ring.completion().next()?;
+        let completion = Completion { tag: entry.user_data(), result: entry.result(), flags: entry.flags() };
+        self.in_flight -= u64::from(completion.is_last());
+        Some(completion)
+    }
+
+    /// Every operation goes through here. What its pointers lead to must be in `lent` and stay
+    /// until its last completion.
+    fn push(&mut self, entry: Entry, tag: u64) {
+        let entry = entry.user_data(tag);
+        self.in_flight += 1;
+        if !self.backlog.is_empty() || self.try_push(&entry).is_err() {
+            self.flush_backlog();
+            if !self.backlog.is_empty() || self.try_push(&entry).is_err() {
+                self.submit_now();
+                self.backlog.push_back(entry);
+                self.flush_backlog();
+            }
+        }
+    }
+
+    fn try_push(&mut self, entry: &Entry) -> Result<(), io_uring::squeue::PushError> {
+        // SAFETY: the entry was made by one of the methods below, whose pointers lead into `lent`.
+        unsafe { self.ring.submission().push(entry) }
+    }
+
+    fn flush_backlog(&mut self) {
+        while let Some(entry) = self.backlog.pop_front() {
+            if self.try_push(&entry).is_err() {
+                self.backlog.push_front(entry);
+                return;
+            }
+        }
+    }
+
+    /// The queue is full in the middle of a turn: hand it over without running completions.
+    /// What the kernel does not take stays queued.
+    fn submit_now(&mut self) {
+        let submit = self.ring.submission().len() as u32;
+        // SAFETY: as in `enter_raw`; no argument.
+        unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_enter,
+                self.enter_fd,
+                submit,
+                0u32,
+                self.enter_flags,
+                std::ptr::null::<libc::c_void>(),
+                0usize,
+            )
+        };
+    }
+
+    /// Multishot receive into the provided buffers.
+    pub(super) fn push_receive(&mut self, target: Target, tag: u64) {
+        let entry = opcode::RecvMulti::new(target.number(), BUFFER_GROUP).build();
+        self.push(entry.flags(target.flags()), tag);
+    }
+
+    /// Cancels the one operation with the tag `victim`.
+    pub(super) fn push_cancel(&mut self, victim: u64, tag: u64) {
+        self.push(opcode::AsyncCancel::new(victim).build(), tag);
+    }
+
+    /// shutdown(2).
+    pub(super) fn push_shutdown(&mut self, target: Target, how: i32, tag: u64) {
+        let entry = opcode::Shutdown::new(target.number(), how).build();
+        self.push(entry.flags(target.flags()), tag);
+    }
+
+    /// close(2), of either kind.
+    pub(super) fn push_close(&mut self, target: Target, tag: u64) {
+        let entry = match target {
+            Target::Plain(fd) => opcode::Close::new(Fd(fd)).build(),
+            Target::Direct(index) => opcode::Close::new(Fixed(index)).build(),
+        };
+        self.push(entry, tag);
+    }
+
+    /// Takes a buffer to be sent: its key.
+    pub(super) fn insert_send(&mut self, buf: SendBuf) -> u32 {
+        self.lent.sends.insert(Sending { buf, sent: 0, in_flight: false }) as u32
+    }
+
+    /// Sends the rest of a buffer. The kernel retries short writes itself (`MSG_WAITALL`, 5.19).
+    pub(super) fn push_send(&mut self, target: Target, key: u32, tag: u64) {
+        let sending = &mut self.lent.sends[key as usize];
+        assert!(!sending.in_flight, "a send is in flight");
+        sending.in_flight = true;
+        let rest = &sending.buf.as_slice()[sending.sent..];
+        let len = rest.len().min(MAX_SEND_BYTES) as u32;
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let entry = opcode::Send::new(target.number(), rest.as_ptr(), len).flags(flags).build();
+        self.push(entry.flags(target.flags()), tag);
+    }
+
+    /// The send's completion was reaped with `len` bytes taken: true if none are left.
+    pub(super) fn send_completed(&mut self, key: u32, len: usize) -> bool {
+        let sending = &mut self.lent.sends[key as usize];
+        sending.in_flight = false;
+        sending.sent += len;
+        sending.sent >= sending.buf.as_slice().len()
+    }
+
+    /// Gives a buffer back.
+    pub(super) fn take_send(&mut self, key: u32) -> SendBuf {
+        let sending = self.lent.sends.remove(key as usize);
+        assert!(!sending.in_flight, "the kernel still reads it");
+        sending.buf
+    }
+
+    /// A place to accept into: its key, counted from 0.
+    pub(super) fn insert_accept(&mut self, listener: RawFd) -> u32 {
+        self.lent.accepts.push(Box::new(Accepting { listener, direct: false, addr: RawAddr::room() }));
+        (self.lent.accepts.len() - 1) as u32
+    }
+
+    /// Accepts one peer, to a direct or a plain descriptor.
+    pub(super) fn push_accept(&mut self, key: u32, direct: bool, tag: u64) {
+        let accepting = &mut *self.lent.accepts[key as usize];
+        accepting.direct = direct;
+        accepting.addr = RawAddr::room();
+        let addr = (&raw mut accepting.addr.storage).cast();
+        let len = &raw mut accepting.addr.len;
+        let accept = opcode::Accept::new(Fd(accepting.listener), addr, len);
+        let entry = if direct {
+            // SOCK_CLOEXEC is refused with a direct descriptor, which no exec can inherit.
+            accept.file_index(Some(DestinationSlot::auto_target())).build()
+        } else {
+            accept.flags(libc::SOCK_CLOEXEC).build()
+        };
+        self.push(entry, tag);
+    }
+
+    /// Who was accepted, and as what.
+    pub(super) fn accepted(&self, key: u32, number: i32) -> (Target, PeerAddr) {
+        let accepting = &self.lent.accepts[key as usize];
+        let target = if accepting.direct { Target::Direct(number as u32) } else { Target::Plain(number) };
+        (target, accepting.addr.peer())
+    }
+
+    /// Whether this accept was asked for a direct descriptor.
+    pub(super) fn accepts_direct(&self, key: u32) -> bool {
+        self.lent.accepts[key as usize].direct
+    }
+
+    /// Keeps a socket while it connects: its key.
+    pub(super) fn insert_connect(&mut self, fd: OwnedFd, to: SocketAddr, tag: u64) -> u32 {
+        self.lent.connects.insert(Box::new(Connecting { fd, tag, addr: RawAddr::of(to) })) as u32
+    }
+
+    /// connect(2) of the socket kept under `key`.
+    pub(super) fn push_connect(&mut self, key: u32, tag: u64) {
+        let connecting = &*self.lent.connects[key as usize];
+        let fd = Fd(connecting.fd.as_fd().as_raw_fd());
+        let addr = &connecting.addr;
+        let entry = opcode::Connect::new(fd, (&raw const addr.storage).cast(), addr.len).build();
+        self.push(entry, tag);
+    }
+
+    /// Ends keeping it: the socket and the engine's tag.
+    pub(super) fn take_connect(&mut self, key: u32) -> Option<(OwnedFd, u64)> {
+        let connecting = *self.lent.connects.try_remove(key as usize)?;
+        Some((connecting.fd, connecting.tag))
+    }
+
+    /// Reads an eventfd's counter when it is not 0.
+    pub(super) fn push_wake(&mut self, eventfd: RawFd, tag: u64) {
+        let counter = (&raw mut *self.lent.wake_counter).cast();
+        self.push(opcode::Read::new(Fd(eventfd), counter, 8).build(), tag);
+    }
+
+    pub(super) fn buffers(&mut self) -> &mut Buffers {
+        &mut self.lent.buffers
+    }
+
+    pub(super) fn buffers_ref(&self) -> &Buffers {
+        &self.lent.buffers
+    }
+
+    /// Cancels everything and reaps it. Peers accepted in the meantime are closed.
+    /// False if something would not end in time.
+    fn quiesce(&mut self, accept_kind: u8) -> bool {
+        self.push(opcode::AsyncCancel2::new(CancelBuilder::any()).build(), u64::MAX);
+        for _ in 0..QUIESCE_ROUNDS {
+            while let Some(completion) = self.pop() {
+                let (kind, at) = crate::driver::tag::unpack(completion.tag);
+                if kind == accept_kind && completion.result >= 0 {
+                    if let (Target::Plain(fd), _) = self.accepted(at.slot, completion.result) {
+                        drop(sys::adopt(fd));
+                    }
+                }
+            }
+            if self.in_flight == 0 {
+                return true;
+            }
+            if self.enter(Some(Duration::from_millis(10))).is_err() {
+                return false;
+            }
+        }
+        false
+    }
+}
+
+/// Rounds of 10 ms that a drop waits for the kernel to let go.
+const QUIESCE_ROUNDS: u32 = 100;
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        let quiet = self.quiesce(super::ACCEPT);
+        if self.enter_flags != 0 {
+            // The registration holds the ring open until the thread ends.
+            let mut update = RingFdUpdate { offset: self.enter_fd as u32, resv: 0, data: 0 };
+            register_ring_fd(self.ring.as_raw_fd(), IORING_UNREGISTER_RING_FDS, &mut update);
+        }
+        // Closes direct descriptors now; the ring itself is torn down by a kernel worker later.
+        let _ = self.ring.submitter().unregister_files();
+        let _ = self.ring.submitter().unregister_buf_ring(BUFFER_GROUP);
+        // SAFETY: dropped once, here, and not used afterwards.
+        unsafe { ManuallyDrop::drop(&mut self.ring) };
+        if quiet {
+            // SAFETY: dropped once, here; nothing is in flight and the ring is closed.
+            unsafe { ManuallyDrop::drop(&mut self.lent) };
+        }
+        // Otherwise the memory is leaked: the kernel may still use it.
+    }
+}
+
+fn builder() -> io_uring::Builder {
+    let mut builder = IoUring::builder();
+    builder
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_coop_taskrun()
+        .setup_submit_all()
+        .setup_clamp()
+        .setup_cqsize(COMPLETIONS);
+    builder
+}
+
+// The crate keeps the registered index to itself and per borrow, so the two calls are made here.
+
+const IORING_ENTER_GETEVENTS: u32 = 1 << 0;
+const IORING_ENTER_EXT_ARG: u32 = 1 << 3;
+const IORING_ENTER_REGISTERED_RING: u32 = 1 << 4;
+const IORING_REGISTER_RING_FDS: u32 = 20;
+const IORING_UNREGISTER_RING_FDS: u32 = 21;
+
+/// `struct io_uring_getevents_arg`.
+#[repr(C)]
+struct GeteventsArg {
+    sigmask: u64,
+    sigmask_bytes: u32,
+    min_wait_us: u32,
+    timespec: u64,
+}
+
+/// `struct io_uring_rsrc_update`.
+#[repr(C)]
+struct RingFdUpdate {
+    offset: u32,
+    resv: u32,
+    data: u64,
+}
+
+fn register_ring_fd(fd: RawFd, operation: u32, update: &mut RingFdUpdate) -> i64 {
+    // SAFETY: `update` is the one element of the array that the kernel reads and writes.
+    unsafe { libc::syscall(libc::SYS_io_uring_register, fd, operation, &raw mut *update, 1u32) }
+}
