@@ -62,7 +62,7 @@ pub mod simd;
 pub mod ws;
 
 pub use config::{Deadlines, DriverChoice, Limits, ListenAddr, OriginPolicy, ParseListenAddrError};
-pub use driver::PeerAddr;
+pub use driver::{PeerAddr, sim};
 pub use error::ServerError;
 pub use handler::{
     ClientRequest, CloseReason, Conn, ConnId, ConnectError, Deadline, Fragment, Handler, Request, SendResult,

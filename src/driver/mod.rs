@@ -310,13 +310,3 @@ impl WakeTarget {
         };
     }
 }
-
-impl Waker {
-    /// Ends the driver's current wait, or else its next one. Callable from any thread.
-    pub fn wake(&self) {
-        match &*self.0 {
-            WakeTarget::Eventfd(_) => unimplemented!(),
-            WakeTarget::Flag(flag) => flag.store(true, std::sync::atomic::Ordering::Release),
-        }
-    }
-}
