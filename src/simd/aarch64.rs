@@ -53,7 +53,7 @@ mod neon {
     #[inline]
     #[target_feature(enable = "neon")]
     fn splat(key: u32) -> Vector {
-        vreinterpretq_u8_u32(vdupq_n_u32(key))
+        vreinterpretq_u8_u32(vdupq_n_u32(key.to_le()))
     }
 
     #[inline]

@@ -166,3 +166,43 @@ fn choose() -> Usable {
     CHOSEN.store(level as u8, Ordering::Relaxed);
     Usable(level)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// What the tests below run in a process of its own: the level is chosen once per process.
+    #[test]
+    fn tell_the_level() {
+        println!("runs {}, forced {:?}", level(), forced());
+    }
+
+    fn told(simd: &str) -> String {
+        let test = std::env::current_exe().unwrap();
+        let output = Command::new(test)
+            .args(["--exact", "simd::level::tests::tell_the_level", "--nocapture"])
+            .env("RINGWIRE_SIMD", simd)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn every_available_level_can_be_forced() {
+        for level in available() {
+            let expected = format!("runs {level}, forced Ok(Some({level:?}))");
+            assert!(told(level.name()).contains(&expected), "{}", told(level.name()));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_forced_leaves_the_best_and_says_so() {
+        let best = available().last().unwrap();
+        assert!(told("").contains(&format!("runs {best}, forced Ok(None)")));
+        assert!(told("sse9").contains(&format!("runs {best}, forced Err(Unknown(\"sse9\"))")));
+        let foreign = ALL.into_iter().find(|level| !level.is_available()).unwrap();
+        let expected = format!("runs {best}, forced Err(Unavailable({foreign:?}))");
+        assert!(told(foreign.name()).contains(&expected));
+    }
+}

@@ -197,12 +197,38 @@ fn all_sequences_of_three_bytes_agree_with_the_standard_library() {
     }
 }
 
-/// Bytes that UTF-8 treats differently, so that random sequences are often nearly valid.
+/// Bytes that UTF-8 treats differently, so that sequences of them are often nearly valid.
+const TELLING: [u8; 20] = [
+    0x00, 0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xED, 0xEF, 0xF0,
+    0xF1, 0xF4, 0xF5,
+];
+
 fn telling_byte() -> impl Strategy<Value = u8> {
-    prop::sample::select(vec![
-        0x00, 0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xED, 0xEF, 0xF0,
-        0xF1, 0xF4, 0xF5,
-    ])
+    prop::sample::select(&TELLING[..])
+}
+
+#[test]
+fn every_level_judges_characters_that_straddle_vectors() {
+    let pairs = TELLING.into_iter().flat_map(|a| TELLING.map(|b| [a, b]));
+    let triples = pairs.flat_map(|[a, b]| TELLING.map(|c| [a, b, c]));
+    let usable: Vec<_> = available().map(|level| level::Usable::new(level).unwrap()).collect();
+    let mut text = [b'a'; 130];
+    for (i, triple) in triples.enumerate() {
+        // Alone, and as the end of a character of four bytes; before the end of a vector or across it.
+        for lead in [b'a', 0xF0, 0xF1, 0xF4, 0xF5, 0xFF] {
+            let start = 59 + i % 7;
+            text[start] = lead;
+            text[start + 1..start + 4].copy_from_slice(&triple);
+            for end in [start + 4, 64 + 3, 128, 130] {
+                let expected = std::str::from_utf8(&text[..end]).is_ok();
+                for level in &usable {
+                    let is_valid = arch::is_utf8(*level, &text[..end]);
+                    assert_eq!(is_valid, expected, "{}: {:02x?}", level.get(), &text[start..end]);
+                }
+            }
+            text[start..start + 4].fill(b'a');
+        }
+    }
 }
 
 proptest! {

@@ -102,7 +102,9 @@ impl Utf8 {
             if !(self.least..=self.greatest).contains(&byte) {
                 return Err(InvalidUtf8);
             }
-            *self = Self { missing: self.missing - 1, least: 0x80, greatest: 0xBF };
+            let missing = self.missing - 1;
+            *self =
+                if missing == 0 { Self::default() } else { Self { missing, least: 0x80, greatest: 0xBF } };
             return Ok(());
         }
         let (missing, least, greatest) = match byte {
@@ -141,14 +143,14 @@ fn unmask_validate_strips(bytes: &mut [u8], key: u32) -> bool {
     text.unmask_validate_strips(bytes, key).is_ok() && text.finish().is_ok()
 }
 
-/// [`is_utf8`] for bytes that [`unmask`](super::unmask) has just stored. A vector that spans several stores can
-/// only be loaded when they have reached the cache; a short text is through byte by byte by then.
+/// [`is_utf8`] for bytes that were stored just now. A vector that spans several stores can only be
+/// loaded when they have reached the cache; a short text is through byte by byte by then.
 #[inline(never)]
 fn is_utf8_just_stored(bytes: &[u8]) -> bool {
     if bytes.len() <= 32 { core::str::from_utf8(bytes).is_ok() } else { is_utf8(bytes) }
 }
 
-/// Whether `bytes` are whole characters.
+/// Whether `bytes` are whole characters and nothing else.
 fn is_utf8(bytes: &[u8]) -> bool {
     arch::is_utf8(level::usable(), bytes)
 }
@@ -156,8 +158,7 @@ fn is_utf8(bytes: &[u8]) -> bool {
 /// How many bytes at the end may begin a character that goes on beyond it: 0 to 3.
 #[inline]
 fn open_len(bytes: &[u8]) -> usize {
-    let last = bytes.iter().rev().take(3).enumerate();
-    for (behind, &byte) in last {
+    for (behind, &byte) in bytes.iter().rev().take(3).enumerate() {
         let width = match byte {
             0x80..=0xBF => continue,
             0x00..=0x7F => 1,
