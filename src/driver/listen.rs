@@ -164,3 +164,104 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         _ => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    fn tcp(port: u16) -> ListenAddr {
+        ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    fn port(addr: &ListenAddr) -> u16 {
+        let ListenAddr::Tcp(addr) = addr else { unreachable!("a TCP address") };
+        addr.port()
+    }
+
+    fn unix(name: &str) -> (PathBuf, ListenAddr) {
+        let path = std::env::temp_dir().join(format!("ringwire-listen-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        (path.clone(), ListenAddr::Unix(path))
+    }
+
+    #[test]
+    fn shards_share_one_port_and_connections_are_taken() {
+        let (listeners, addr) = bind(&tcp(0), 3).unwrap();
+        assert_eq!(listeners.len(), 3);
+        for listener in &listeners {
+            assert_eq!(sys::local_addr(listener.as_fd()).unwrap().port(), port(&addr));
+        }
+        TcpStream::connect(("127.0.0.1", port(&addr))).unwrap();
+    }
+
+    #[test]
+    fn a_port_in_use_is_an_error_for_one_shard_and_for_many() {
+        for (holder, comer) in [(1, 1), (1, 4), (4, 1), (4, 4)] {
+            let (_listeners, addr) = bind(&tcp(0), holder).unwrap();
+            let error = bind(&addr, comer).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{holder} then {comer}");
+            let text = error.to_string();
+            assert!(text.contains(&addr.to_string()) && text.contains("choose another"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_free_again_after_a_server_with_connections_ended() {
+        let (listeners, addr) = bind(&tcp(0), 2).unwrap();
+        let (mut ends, mut peers) = (Vec::new(), Vec::new());
+        for _ in 0..4 {
+            peers.push(TcpStream::connect(("127.0.0.1", port(&addr))).unwrap());
+        }
+        for listener in &listeners {
+            sys::set_nonblocking(listener.as_fd(), true).unwrap();
+            ends.extend(std::iter::from_fn(|| sys::accept(listener.as_fd()).ok()));
+        }
+        assert_eq!(ends.len(), 4);
+        // The server closes first: its ends stay in TIME_WAIT.
+        drop((ends, listeners));
+        drop(peers);
+        bind(&addr, 2).unwrap();
+    }
+
+    #[test]
+    fn a_live_path_is_in_use_a_stale_one_is_replaced_and_the_last_shard_removes_it() {
+        let (path, addr) = unix("stale");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "std leaves a stale file");
+        let (mut listeners, _) = bind(&addr, 2).unwrap();
+        assert_eq!(bind(&addr, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        UnixStream::connect(&path).unwrap();
+        listeners.pop();
+        assert!(path.exists());
+        listeners.pop();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn another_file_is_left_alone() {
+        let (path, addr) = unix("file");
+        std::fs::write(&path, "precious").unwrap();
+        let error = bind(&addr, 1).unwrap_err();
+        assert!(error.to_string().contains("not a socket"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_successor_keeps_its_file() {
+        let (path, addr) = unix("successor");
+        let (first, _) = bind(&addr, 1).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let (_second, _) = bind(&addr, 1).unwrap();
+        drop(first);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let told = |addr: &str| bind(&addr.parse().unwrap(), 1).unwrap_err().to_string();
+        assert!(told("192.0.2.1:0").contains("no interface has this address"));
+        assert!(told("unix:/nowhere/at/all").contains("create it first"));
+    }
+}
