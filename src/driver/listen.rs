@@ -116,17 +116,25 @@ fn tcp_socket(to: SocketAddr, share: bool) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Device and inode, and the time of creation, as inodes are reused. Unlike the change time it
+/// survives a chmod.
+type Identity = (u64, u64, i64, i64);
+
+fn identity(path: &Path) -> io::Result<Identity> {
+    let meta = std::fs::symlink_metadata(path)?;
+    Ok((meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec()))
+}
+
 /// Removes the file at drop if it is still the one that was bound.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
-    identity: (u64, u64),
+    identity: Identity,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let now = std::fs::symlink_metadata(&self.path).map(|m| (m.dev(), m.ino()));
-        if now.is_ok_and(|identity| identity == self.identity) {
+        if identity(&self.path).is_ok_and(|now| now == self.identity) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -137,8 +145,7 @@ fn bind_unix(path: &Path, shards: usize) -> io::Result<Vec<Listener>> {
     let listener = UnixListener::bind(path)?;
     // std listens with its own backlog; listening again only changes the number (listen(2)).
     sys::listen(listener.as_fd(), BACKLOG)?;
-    let meta = std::fs::symlink_metadata(path)?;
-    let file = Arc::new(SocketFile { path: path.to_owned(), identity: (meta.dev(), meta.ino()) });
+    let file = Arc::new(SocketFile { path: path.to_owned(), identity: identity(path)? });
     let first = OwnedFd::from(listener);
     let mut listeners = Vec::with_capacity(shards);
     for _ in 1..shards {
@@ -253,6 +260,8 @@ mod tests {
         let (path, addr) = unix("successor");
         let (first, _) = bind(&addr, 1).unwrap();
         std::fs::remove_file(&path).unwrap();
+        // Beyond the granularity of file times.
+        std::thread::sleep(std::time::Duration::from_millis(20));
         let (_second, _) = bind(&addr, 1).unwrap();
         drop(first);
         assert!(path.exists());

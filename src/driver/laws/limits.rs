@@ -37,6 +37,9 @@ fn exhausted_leases_pause_receiving_and_nothing_else<D: Make>() {
     world.hold = true;
     world.until("starved", |world| world.driver.stats().buffer_starvations > 0);
     other.write_all(b"me too").unwrap();
+    for _ in 0..5 {
+        world.turn(Duration::from_millis(20));
+    }
     let before = world.driver.stats();
     let start = Instant::now();
     for _ in 0..5 {
