@@ -46,7 +46,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let Some((slot, _)) = self.table.get(token) else { return };
         if slot.work != super::slot::NO_WORK {
             self.common.release_idle_work(slot);
-            self.after_send(token);
+            if !slot.flags.has(Flags::DIRTY) {
+                // The flush does not come by: a message or request that is not whole.
+                self.settle(token);
+            }
         }
     }
 
