@@ -9,8 +9,8 @@ pub mod common;
 mod deadlines;
 pub mod entropy;
 pub mod mailbox;
-mod outbox;
 pub mod outbound;
+mod outbox;
 pub mod pool;
 mod receive;
 mod requests;
@@ -321,7 +321,6 @@ impl<D: Driver, H: Handler> Core<D, H> {
         match self.table.get(token) {
             Some((slot, _)) if slot.phase == Phase::Open => {
                 act(&mut self.common, slot, token);
-                self.after_send(token);
             }
             _ => self.common.stats.commands_stale.add(1),
         }

@@ -1,7 +1,7 @@
 //! The sending side of a turn: one send per connection, one in flight, and what follows its end.
 
 use super::receive::{finishing, sends_fin_first};
-use super::slot::{Flags, NO_WORK, Phase};
+use super::slot::{Flags, Phase};
 use super::{Core, requests};
 use crate::driver::{Driver, SendBuf, Token};
 use crate::handler::{CloseReason, Conn, Handler};
@@ -15,24 +15,20 @@ impl<D: Driver, H: Handler> Core<D, H> {
         for token in dirty.drain(..) {
             let Some((slot, _)) = self.table.get(token) else { continue };
             slot.flags.take(Flags::DIRTY);
-            if slot.work == NO_WORK {
-                self.all_sent(token);
-                continue;
+            let (phase, tick) = (slot.phase, self.common.tick);
+            match self.common.existing_work(slot) {
+                Some(work) if work.in_flight > 0 || phase == Phase::Closing => {}
+                Some(work) if !work.pending.is_empty() => {
+                    let bytes = std::mem::take(&mut work.pending);
+                    work.in_flight = bytes.len();
+                    work.pongs = 0;
+                    work.write_since = tick;
+                    self.sent.push(token);
+                    self.driver.send(token, SendBuf::Owned(bytes));
+                }
+                _ => self.all_sent(token),
             }
-            let work = &mut self.common.works[slot.work as usize];
-            if work.in_flight > 0 || slot.phase == Phase::Closing {
-                continue;
-            }
-            if work.pending.is_empty() {
-                self.all_sent(token);
-                continue;
-            }
-            let bytes = std::mem::take(&mut work.pending);
-            work.in_flight = bytes.len();
-            work.write_since = self.common.tick;
-            work.pongs = 0;
-            self.sent.push(token);
-            self.driver.send(token, SendBuf::Owned(bytes));
+            self.settle(token);
         }
         // Sends of `all_sent`'s callbacks, if any, wait for the next turn.
         dirty.append(&mut self.common.dirty);
@@ -108,8 +104,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
     }
 
-    /// Looks at a connection to which bytes were queued: a peer that does not read is not read from.
-    pub(super) fn after_send(&mut self, token: Token) {
+    /// Looks at a connection on which something was queued or is half received: a peer that does not
+    /// read is not read from, and what has a deadline gets its timer.
+    pub(super) fn settle(&mut self, token: Token) {
         let Some((slot, _)) = self.table.get(token) else { return };
         if matches!(slot.phase, Phase::Open | Phase::Head)
             && !slot.flags.has(Flags::PAUSED)

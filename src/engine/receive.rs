@@ -46,7 +46,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let Some((slot, _)) = self.table.get(token) else { return };
         if slot.work != super::slot::NO_WORK {
             self.common.release_idle_work(slot);
-            self.after_send(token);
+            if !slot.flags.has(Flags::DIRTY) {
+                // The flush does not come by: a message or request that is not whole.
+                self.settle(token);
+            }
         }
     }
 
@@ -84,31 +87,46 @@ pub(super) fn frames<H: Handler>(
     let mut withheld_ping = None;
     let carry = common.existing_work(slot).map(|work| std::mem::take(&mut work.carry));
     if let Some(mut carry) = carry.filter(|carry| !carry.is_empty()) {
-        if !complete_carry(&mut carry, input, &mut at) {
+        let whole = complete_carry(&mut carry, input, &mut at);
+        // Decoded even if it is not whole: two bytes are enough for most violations.
+        let mut head = 0;
+        let outcome = decode(handler, token, slot, state, common, &mut carry, &mut head, &mut withheld_ping);
+        if !matches!(outcome, Outcome::Continue) {
+            common.pool.give(carry);
+            return outcome;
+        }
+        answer_withheld(common, slot, token, &carry, withheld_ping.take());
+        if !whole {
             common.work(slot).carry = carry;
             return Outcome::Continue;
         }
-        let mut head = 0;
-        let outcome = decode(handler, token, slot, state, common, &mut carry, &mut head, &mut withheld_ping);
         common.pool.give(carry);
-        if !matches!(outcome, Outcome::Continue) {
-            return outcome;
-        }
     }
     let outcome = decode(handler, token, slot, state, common, input, &mut at, &mut withheld_ping);
     if !matches!(outcome, Outcome::Continue) {
         return outcome;
     }
-    if let Some(ping) = withheld_ping {
-        common.work(slot).pongs = 0;
-        common.pong(slot, token, &input[ping]);
-    }
+    answer_withheld(common, slot, token, input, withheld_ping);
     if at < input.len() {
         let mut carry = common.pool.take(ws::MAX_CARRY);
         carry.extend_from_slice(&input[at..]);
         common.work(slot).carry = carry;
     }
     Outcome::Continue
+}
+
+/// Of the pings that were not answered one by one, the last is (RFC 6455 §5.5.3).
+fn answer_withheld(
+    common: &mut Common,
+    slot: &mut Slot,
+    token: Token,
+    input: &[u8],
+    ping: Option<Range<usize>>,
+) {
+    if let Some(ping) = ping {
+        common.work(slot).pongs = 0;
+        common.pong(slot, token, &input[ping]);
+    }
 }
 
 /// Appends to a kept header or control frame what it lacks. False if `input` did not have it all.
