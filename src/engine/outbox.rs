@@ -1,5 +1,6 @@
 //! The sending side of a turn: one send per connection, one in flight, and what follows its end.
 
+use super::clock::ticks;
 use super::receive::{finishing, sends_fin_first};
 use super::slot::{Flags, Phase};
 use super::{Core, requests};
@@ -116,11 +117,14 @@ impl<D: Driver, H: Handler> Core<D, H> {
             self.common.stats.receive_pauses.add(1);
             self.driver.pause(token);
         }
-        // An open connection between messages has its idle timer armed, and no nearer deadline.
+        // An open connection between messages has its idle timer armed, and no nearer deadline. One
+        // that has just opened may still have the timer of its handshake, which can be later.
+        let idle_at = slot.last_seen.wrapping_add(ticks(self.common.deadlines.idle_ms));
         let settled = slot.phase == Phase::Open
             && slot.session.state() == State::Open
             && !slot.session.is_inside_message()
-            && slot.links.is_armed();
+            && slot.links.is_armed()
+            && idle_at.wrapping_sub(slot.links.deadline()) as i32 >= 0;
         if !settled {
             self.arm_for_state(token);
         }
