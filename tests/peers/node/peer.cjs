@@ -10,7 +10,7 @@ const crypto = require('node:crypto');
 const { once } = require('node:events');
 const { setTimeout: sleep } = require('node:timers/promises');
 const WebSocket = require('ws');
-const { check, run } = require('../checks.cjs');
+const { check, run, within } = require('../checks.cjs');
 
 const [base, pid] = [process.argv[2], Number(process.argv[3])];
 const url = base.replace('http', 'ws') + '/echo';
@@ -98,9 +98,9 @@ check('our ping, its pong', async () => {
 
 check('its ping, our pong', async () => {
   const ws = await open();
-  // A second ping comes only if the pong to the first was taken for a sign of life.
-  await once(ws, 'ping');
-  await once(ws, 'ping');
+  await within(2_000, once(ws, 'ping'), 'after --idle-ms');
+  // Another comes only if the pong to the first was taken for a sign of life.
+  await within(6_000, once(ws, 'ping'), 'after --pong-ms');
   await echo(ws, 'still here');
   await close(ws);
 });
