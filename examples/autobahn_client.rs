@@ -90,11 +90,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let driver: DriverChoice = std::env::args().nth(1).as_deref().unwrap_or("auto").parse()?;
     let fuzzer: SocketAddr = std::env::var("AUTOBAHN_ADDR").as_deref().unwrap_or("127.0.0.1:9001").parse()?;
     // Cases 9.* send messages of 16 MiB.
-    let limits = Limits {
-        max_message_bytes: 16 << 20,
-        max_outbox_bytes: 64 << 20,
-        ..Limits::default()
-    };
+    let limits = Limits { max_message_bytes: 16 << 20, max_outbox_bytes: 64 << 20, ..Limits::default() };
     let server = Server::builder().shards(1).driver(driver).limits(limits).bind()?;
     let agent = format!("client-{}", server.driver());
     server.run(|_shard| Client {
