@@ -7,7 +7,7 @@
 //! cases for permessage-deflate run only with `RINGWIRE_AUTOBAHN_DEFLATE=1`.
 
 use std::env;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -109,6 +109,7 @@ impl Serve {
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
@@ -144,7 +145,9 @@ impl Serve {
                 None => thread::sleep(Duration::from_millis(20)),
             }
         };
-        assert!(status.success(), "after SIGTERM: {status}");
+        let mut said = String::new();
+        self.child.stderr.take().expect("a pipe").read_to_string(&mut said).expect("text");
+        assert!(status.success(), "after SIGTERM: {status}\n{said}");
     }
 }
 

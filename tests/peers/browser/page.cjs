@@ -23,13 +23,15 @@ const complaints = [];
 /// Starts the server; resolves to its base URL when it listens.
 async function start(port) {
   server = spawn(ringwire, ['serve', '--driver', driver, '--listen', `127.0.0.1:${port}`], {
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['ignore', 'pipe', 'pipe'],
   });
+  let said = '';
+  server.stderr.on('data', (data) => { said += data; });
   for await (const line of readline.createInterface({ input: server.stdout })) {
     const listening = line.match(/listening on (http:\/\/\S+)/);
     if (listening) return listening[1];
   }
-  throw new Error('the server did not start');
+  throw new Error(`the server did not start: ${said}`);
 }
 
 async function stop(signal) {
