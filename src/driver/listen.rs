@@ -263,8 +263,8 @@ mod tests {
         let (path, addr) = unix("successor");
         let (first, _) = bind(&addr, 1).unwrap();
         std::fs::remove_file(&path).unwrap();
-        // Beyond the granularity of file times.
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        // Beyond the granularity of file times, whole seconds on some file systems.
+        std::thread::sleep(std::time::Duration::from_millis(1_100));
         let (_second, _) = bind(&addr, 1).unwrap();
         drop(first);
         assert!(path.exists());

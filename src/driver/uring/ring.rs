@@ -79,6 +79,12 @@ pub(super) struct Completion {
 }
 
 impl Completion {
+    /// The same without `F_MORE`: the kernel may end a multishot with any completion.
+    #[cfg(test)]
+    pub(super) fn as_last(self) -> Self {
+        Self { flags: self.flags & !2, ..self }
+    }
+
     /// The operation is over; a multishot one would have to be armed again.
     pub(super) fn is_last(&self) -> bool {
         !cqueue::more(self.flags)
