@@ -353,7 +353,7 @@ impl Epoll {
     fn try_connect(&mut self, to: SocketAddr, tag: u64) -> io::Result<Option<EpollSocket>> {
         let fd = sys::socket(sys::family(&to), true)?;
         sys::set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-        if sys::connect(fd.as_fd(), to)? {
+        if sys::connect(fd.as_fd(), &sys::RawAddr::of(to))? {
             return Ok(Some(EpollSocket(fd)));
         }
         let entry = self.connects.vacant_entry();

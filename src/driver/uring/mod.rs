@@ -10,6 +10,8 @@ mod accept;
 mod buffers;
 mod port;
 mod ring;
+#[cfg(test)]
+mod tests;
 pub(super) mod trial;
 
 use std::cell::RefCell;
