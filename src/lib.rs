@@ -62,6 +62,8 @@ pub mod simd;
 pub mod ws;
 
 pub use config::{Deadlines, DriverChoice, Limits, ListenAddr, OriginPolicy, ParseListenAddrError};
+#[doc(inline)]
+pub use driver::probe as doctor;
 pub use driver::{PeerAddr, sim};
 pub use error::ServerError;
 pub use handler::{
@@ -69,5 +71,5 @@ pub use handler::{
     Shard, Upgrade,
 };
 pub use remote::{Remote, RemoteError};
-pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo};
+pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo, available_cores};
 pub use ws::{CloseCode, Message};

@@ -133,10 +133,10 @@ impl std::error::Error for Refused {}
 /// `Uring` was asked for and is denied. Falling back is for `Auto` only, and never silent.
 ///
 /// ```
-/// use ringwire::{DriverChoice, driver::probe};
-/// let (driver, reason) = probe::choose(DriverChoice::Auto)?;
+/// use ringwire::{DriverChoice, doctor};
+/// let (driver, reason) = doctor::choose(DriverChoice::Auto)?;
 /// println!("driver {}: {reason}", driver.name());
-/// # Ok::<(), probe::Refused>(())
+/// # Ok::<(), doctor::Refused>(())
 /// ```
 pub fn choose(choice: DriverChoice) -> Result<(Chosen, String), Refused> {
     probe().choose(choice)
@@ -189,6 +189,10 @@ impl fmt::Display for Report {
 /// Tries what the drivers need. Takes about a millisecond and leaves nothing behind.
 ///
 /// A filter may bind single threads: call it on one that is like those that will run the driver.
+///
+/// ```
+/// print!("{}", ringwire::doctor::probe());
+/// ```
 pub fn probe() -> Report {
     let trial = trial::run();
     let features = features(trial.as_ref().ok());
