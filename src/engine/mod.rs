@@ -132,6 +132,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     ) -> Self {
         let mut limits = config.limits;
         limits.max_connections = limits.max_connections.clamp(1, MAX_SLOTS);
+        let table = Table::with_capacity(limits.max_connections);
         let common = Common {
             shard: config.shard,
             pool: Pool::new(limits.max_pool_bytes),
@@ -151,7 +152,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         Self {
             driver,
             handler,
-            table: Table::default(),
+            table,
             common,
             wheel: Wheel::new(clock.tick()),
             clock,

@@ -149,7 +149,7 @@ impl Epoll {
             epoll,
             reports: vec![libc::epoll_event { events: 0, u64: 0 }; REPORTS],
             report: (0, 0),
-            ports: Vec::new(),
+            ports: super::reserved(config.max_connections),
             ready: VecDeque::new(),
             later: Vec::new(),
             starved: VecDeque::new(),
