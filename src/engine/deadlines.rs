@@ -15,7 +15,7 @@ use crate::ws::{CloseCode, State};
 
 /// What a connection's stamps say must happen, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
+pub(super) enum Due {
     Head,
     Ping,
     Linger,
@@ -23,7 +23,7 @@ enum Due {
 }
 
 /// The nearest deadline of a connection: ticks from now (0 or less: due), and what it is.
-fn nearest(common: &Common, slot: &Slot) -> Option<(i32, Due)> {
+pub(super) fn nearest(common: &Common, slot: &Slot) -> Option<(i32, Due)> {
     let left = |since: u32, ms: u32, due: Due| {
         (ms > 0).then(|| (since.wrapping_add(ticks(ms)).wrapping_sub(common.tick) as i32, due))
     };

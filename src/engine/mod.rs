@@ -4,6 +4,7 @@
 //! through their mailboxes, time through its clock, and the user through the handler; it shares
 //! only its counters.
 
+mod audit;
 pub mod clock;
 pub mod common;
 mod deadlines;
@@ -181,6 +182,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// The handler.
     pub fn handler(&mut self) -> &mut H {
         &mut self.handler
+    }
+
+    /// The driver.
+    pub fn driver(&self) -> &D {
+        &self.driver
     }
 
     /// Connections with a slot.

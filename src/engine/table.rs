@@ -80,6 +80,14 @@ impl<S> Table<S> {
         self.slots.get(index as usize).map(|slot| Token { slot: index, generation: slot.generation })
     }
 
+    /// All connections, with their states.
+    pub fn iter(&self) -> impl Iterator<Item = (Token, &Slot, &Option<S>)> {
+        self.slots.iter().map(|(index, slot)| {
+            let token = Token { slot: index as u32, generation: slot.generation };
+            (token, slot, &self.states[index])
+        })
+    }
+
     /// Appends the tokens of all connections to `out`.
     pub fn tokens(&self, out: &mut Vec<Token>) {
         out.extend(
