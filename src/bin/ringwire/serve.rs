@@ -70,14 +70,15 @@ pub fn run(options: Options) -> Result<(), Box<dyn Error>> {
     if let Err(error) = simd::forced() {
         eprintln!("ringwire: warning: RINGWIRE_SIMD is ignored: {error}; running {}", simd::level());
     }
-    let wants_uring = matches!(options.driver, Driver::Auto);
+    let prefers_uring = matches!(options.driver, Driver::Auto);
     let server = builder(options)?.bind()?;
-    if wants_uring && server.driver() != "uring" {
+    let fallback = prefers_uring && server.driver() != "uring";
+    if fallback {
         eprintln!("ringwire: warning: {}", server.driver_reason());
     }
     end_on_signals(server.handle())?;
     let remote = server.remote();
-    let info = Bytes::from(info(&server));
+    let info = Bytes::from(info(&server, fallback));
     let opening = Opening::of(&server);
     server.run(|shard| {
         opening.shard_started(shard);
