@@ -97,8 +97,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
     fn on_timer(&mut self, token: Token) {
         let Some((slot, state)) = self.table.get(token) else { return };
         let common = &mut self.common;
-        if slot.flags.has(Flags::PING_SENT) && slot.last_seen.wrapping_sub(slot.since) as i32 > 0 {
-            // The peer lives: something came after our ping.
+        if slot.flags.has(Flags::PING_SENT) && slot.last_seen.wrapping_sub(slot.since) as i32 >= 0 {
+            // The peer lives: something came after our ping, if only in the same tick.
             slot.flags.take(Flags::PING_SENT);
         }
         let due = nearest(common, slot).filter(|(left, _)| *left <= 0).map(|(_, due)| due);
