@@ -1,5 +1,6 @@
 //! The sending side of a turn: one send per connection, one in flight, and what follows its end.
 
+use super::clock::ticks;
 use super::receive::{finishing, sends_fin_first};
 use super::slot::{Flags, Phase};
 use super::{Core, requests};
@@ -116,11 +117,14 @@ impl<D: Driver, H: Handler> Core<D, H> {
             self.common.stats.receive_pauses.add(1);
             self.driver.pause(token);
         }
-        // An open connection between messages has its idle timer armed, and no nearer deadline.
+        // An open connection between messages has no deadline before the idle one. Its timer may
+        // still be that of the handshake, which may be later.
+        let ahead = slot.links.deadline().wrapping_sub(self.common.tick) as i32;
         let settled = slot.phase == Phase::Open
             && slot.session.state() == State::Open
             && !slot.session.is_inside_message()
-            && slot.links.is_armed();
+            && slot.links.is_armed()
+            && ahead <= ticks(self.common.deadlines.idle_ms) as i32;
         if !settled {
             self.arm_for_state(token);
         }
