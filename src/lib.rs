@@ -58,19 +58,21 @@ mod handler;
 pub mod http;
 mod remote;
 mod server;
-mod simulation;
 pub mod simd;
+mod simulation;
 pub mod ws;
 
 pub use config::{Deadlines, DriverChoice, Limits, ListenAddr, OriginPolicy, ParseListenAddrError};
 pub use driver::PeerAddr;
+#[doc(inline)]
+pub use driver::probe as doctor;
 pub use error::ServerError;
 pub use handler::{
     ClientRequest, CloseReason, Conn, ConnId, ConnectError, Deadline, Fragment, Handler, Request, SendResult,
     Shard, Upgrade,
 };
 pub use remote::{Remote, RemoteError};
-pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo};
+pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo, available_cores};
 pub use ws::{CloseCode, Message};
 
 /// A service in a simulated world: seeded, deterministic, without a kernel.

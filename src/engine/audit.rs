@@ -42,8 +42,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             armed += usize::from(slot.links.is_armed());
             owed += u64::from(slot.flags.has(Flags::HANDLER_OWED));
             let has_state = state.is_some();
-            let wants_state =
-                slot.flags.has(Flags::HANDLER_OWED) || matches!(slot.phase, Phase::Connecting);
+            let wants_state = slot.flags.has(Flags::HANDLER_OWED) || matches!(slot.phase, Phase::Connecting);
             demand!(has_state == wants_state, "{token:?} in {:?}: state {has_state}", slot.phase);
             let listed = common.dirty.iter().filter(|dirty| **dirty == token).count();
             let flagged = usize::from(slot.flags.has(Flags::DIRTY));

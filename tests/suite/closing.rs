@@ -23,7 +23,11 @@ fn violations() -> Vec<(&'static str, Vec<u8>, u16)> {
         ("16-bit length of 125", header(&[0x82, 0xfe, 0, 125, 1, 2, 3, 4]), 1002),
         ("64-bit length of 65,535", header(&[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 1, 2, 3, 4]), 1002),
         ("top bit of the length", header(&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]), 1002),
-        ("all bits of the length", header(&[0x82, 0xff, 255, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3, 4]), 1002),
+        (
+            "all bits of the length",
+            header(&[0x82, 0xff, 255, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3, 4]),
+            1002,
+        ),
         ("length of 2^62", header(&[0x82, 0xff, 0x40, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]), 1009),
         ("one byte too long", header(&[0x82, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 1, 1, 2, 3, 4]), 1009),
         ("continuation of nothing", frame(0x80, b"x"), 1002),

@@ -164,7 +164,9 @@ impl Handler for Service {
                 None => Upgrade::reject(Response::text(400, "speak chat\n")),
             },
             "/unoffered" => Upgrade::accept(visitor).subprotocol("unoffered"),
-            "/members" => Upgrade::reject(Response::text(401, "who are you?\n").header("WWW-Authenticate", "Basic")),
+            "/members" => {
+                Upgrade::reject(Response::text(401, "who are you?\n").header("WWW-Authenticate", "Basic"))
+            }
             "/stream" => Upgrade::accept(visitor).stream_fragments(),
             "/set-cookie" => Upgrade::accept(visitor).try_header("Set-Cookie", "seen=1").unwrap(),
             _ => Upgrade::accept(visitor),
