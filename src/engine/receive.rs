@@ -46,8 +46,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let Some((slot, _)) = self.table.get(token) else { return };
         if slot.work != super::slot::NO_WORK {
             self.common.release_idle_work(slot);
-            if !slot.flags.has(Flags::DIRTY) {
-                // The flush does not come by: a message or request that is not whole.
+            if slot.phase == Phase::Head || !slot.flags.has(Flags::DIRTY) {
+                // Requests that were put off wait for the end of a pause, which must have begun. And
+                // the flush does not come by what is merely not whole.
                 self.settle(token);
             }
         }
