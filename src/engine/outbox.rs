@@ -70,6 +70,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 if sends_fin_first(slot) {
                     self.driver.shutdown(token);
                 }
+                if slot.flags.take(Flags::PAUSED) {
+                    // Or the peer's FIN would not be seen.
+                    self.driver.resume(token);
+                }
                 self.common.release_idle_work(slot);
                 self.arm_within(token, self.common.deadlines.close_ms);
                 return;
