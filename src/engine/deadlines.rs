@@ -33,6 +33,8 @@ pub(super) fn nearest(common: &Common, slot: &Slot) -> Option<(i32, Due)> {
         .filter(|work| work.in_flight > 0)
         .and_then(|work| left(work.write_since, deadlines.write_ms, Due::End(Deadline::Write)));
     let state = match slot.phase {
+        // Until an answer has been taken `write_ms` watches it.
+        Phase::Head if work.is_some_and(|work| work.queued() > 0) => None,
         Phase::Head | Phase::Connecting => left(slot.since, deadlines.head_ms, Due::Head),
         Phase::Finishing => None,
         Phase::Lingering => left(slot.since, deadlines.close_ms, Due::Linger),

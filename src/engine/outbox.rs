@@ -83,6 +83,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
                     self.handler.drain(&mut Conn { token, slot, state, common: &mut self.common });
                 }
             }
+            Phase::Head => {
+                // The time for the next request begins with the end of the last answer.
+                slot.since = self.common.tick;
+                self.arm_within(token, self.common.deadlines.head_ms);
+            }
             _ => {}
         }
         let resume_below = self.common.limits.pause_receive_bytes as usize / 2 + 1;
