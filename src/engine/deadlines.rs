@@ -42,6 +42,8 @@ pub(super) fn nearest(common: &Common, slot: &Slot) -> Option<(i32, Due)> {
         Phase::Open if slot.session.state() != State::Open => {
             left(slot.since, deadlines.close_ms, Due::End(Deadline::Close))
         }
+        // Signs of life lie unread while receiving is paused; `write_ms` watches such a peer.
+        Phase::Open if slot.flags.has(Flags::PAUSED) => None,
         Phase::Open if slot.flags.has(Flags::PING_SENT) => {
             left(slot.since, deadlines.pong_ms, Due::End(Deadline::Pong))
         }

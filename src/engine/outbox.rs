@@ -52,6 +52,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
         if more {
             self.common.mark_dirty(slot, token);
+            self.resume(token);
         } else {
             self.all_sent(token);
         }
@@ -90,20 +91,35 @@ impl<D: Driver, H: Handler> Core<D, H> {
             }
             _ => {}
         }
+        self.resume(token);
+        let Some((slot, _)) = self.table.get(token) else { return };
+        self.common.release_idle_work(slot);
+    }
+
+    /// Receives again from a connection whose queue has become short.
+    fn resume(&mut self, token: Token) {
         let resume_below = self.common.limits.pause_receive_bytes as usize / 2 + 1;
         let Some((slot, state)) = self.table.get(token) else { return };
-        if slot.flags.has(Flags::PAUSED) && self.common.queued(slot) < resume_below {
-            slot.flags.take(Flags::PAUSED);
-            self.driver.resume(token);
-            if slot.phase == Phase::Head {
+        if self.common.queued(slot) >= resume_below || !slot.flags.take(Flags::PAUSED) {
+            return;
+        }
+        self.driver.resume(token);
+        match slot.phase {
+            Phase::Head => {
                 // Pipelined requests that were put off.
                 let outcome =
                     requests::take(&mut self.handler, token, slot, state, &mut self.common, &mut []);
                 self.after_received(token, outcome);
-                return self.finish_after_eof(token);
+                self.finish_after_eof(token);
             }
+            Phase::Open => {
+                // Silence counts from here: it was of our own making.
+                slot.last_seen = self.common.tick;
+                slot.flags.take(Flags::PING_SENT);
+                self.arm_for_state(token);
+            }
+            _ => {}
         }
-        self.common.release_idle_work(slot);
     }
 
     /// The peer sent FIN while its requests were put off, and all are answered now.
