@@ -255,7 +255,7 @@ fn features(found: Option<&trial::Found>) -> Vec<Feature> {
             found.incremental_buffers,
             "Linux 6.12; messages share receive buffers, which saves memory and cache",
         ),
-        optional("minimal-wait timeout", found.min_wait, "Linux 6.12; not used by the driver yet"),
+        optional("minimal-wait timeout", found.min_wait, "Linux 6.12; not used by the driver"),
         optional("receive bundles", found.receive_bundles, "Linux 6.10; not used by the driver"),
         optional("zero-copy send", found.send_zero_copy, "Linux 6.0; not used by the driver"),
         optional("messages between rings", found.ring_messages, "Linux 5.18; not used by the driver"),
