@@ -86,3 +86,8 @@ pub mod sim {
     };
     pub use crate::simulation::{Simulation, SimulationBuilder};
 }
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
