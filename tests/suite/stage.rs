@@ -222,6 +222,22 @@ impl Stage {
         self.notes.of(tag)
     }
 
+    /// Does something again and again until the connection has ended; whether it has.
+    pub fn closed_while(&self, tag: &str, mut act: impl FnMut()) -> bool {
+        let begin = Instant::now();
+        for _ in 0..PATIENCE.as_millis() {
+            if self.notes.of(tag).last().is_some_and(|event| event.starts_with("close ")) {
+                return true;
+            }
+            act();
+            self.pass(Duration::from_millis(2));
+            if begin.elapsed() > PATIENCE {
+                break;
+            }
+        }
+        false
+    }
+
     /// The id of an open connection.
     #[track_caller]
     pub fn id(&self, tag: &str) -> ConnId {
