@@ -1,6 +1,6 @@
 //! What an idle connection costs: one cache line.
 //!
-//! Whatever a connection needs only while it is busy lives in [`Work`](super::work::Work) and is
+//! Whatever a connection needs only while it is busy lives in [`Work`](super::common::Work) and is
 //! borrowed from the core's pools.
 
 use super::wheel::Links;
