@@ -162,7 +162,8 @@ fn the_result_is_also_written_for_programs() {
 fn idle_connections_are_opened_used_once_and_held() {
     let server = serve(Conduct::Honest, DriverChoice::Auto);
     let pid = std::process::id().to_string();
-    let arguments = ["idle", "URL", "-n", "50", "--rate", "500", "--hold", "0.2", "--echo-once", "--pid", &pid];
+    let arguments =
+        ["idle", "URL", "-n", "50", "--rate", "500", "--hold", "0.2", "--echo-once", "--pid", &pid];
     let (output, text) = loadgen(&arguments, server.port);
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains("after one echo each") && text.contains("B per connection resident"), "{text}");
