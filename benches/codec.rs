@@ -138,6 +138,16 @@ fn ours(traffic: &Traffic) -> Contestant {
     Box::new(move || decode(&mut session, black_box(&mut input)))
 }
 
+/// The client's end of the same traffic, which comes unmasked.
+fn ours_as_client(traffic: &Traffic) -> Contestant {
+    let mut input = Vec::new();
+    for _ in 0..traffic.frames {
+        encode_message(&mut input, traffic.kind, &traffic.payload, None);
+    }
+    let mut session = Session::new(Role::Client);
+    Box::new(move || decode(&mut session, black_box(&mut input)))
+}
+
 /// With the copy from the transport that the other crates pay as well.
 fn ours_from_stream(traffic: &Traffic) -> Contestant {
     let mut stream = Endless { wire: traffic.wire.clone(), at: 0 };
@@ -192,8 +202,9 @@ fn with_fastwebsockets(traffic: &Traffic) -> Contestant {
 
 type Make = fn(&Traffic) -> Contestant;
 
-const DECODERS: [(&str, Make); 5] = [
+const DECODERS: [(&str, Make); 6] = [
     ("ringwire", ours),
+    ("ringwire as client", ours_as_client),
     ("bare loop", bare),
     ("ringwire from stream", ours_from_stream),
     ("tungstenite", with_tungstenite),
@@ -294,10 +305,10 @@ fn interleaved(traffic: &Traffic, contestants: &[(&str, Make)]) -> Vec<f64> {
 fn print_ratios() {
     println!("\nratios: median ns per frame, contestants taking turns");
     for traffic in traffics() {
-        let [ours, bare, from_stream, tungstenite, fastwebsockets] =
-            interleaved(&traffic, &DECODERS)[..].try_into().expect("five contestants");
+        let [ours, client, bare, from_stream, tungstenite, fastwebsockets] =
+            interleaved(&traffic, &DECODERS)[..].try_into().expect("six contestants");
         println!(
-            "decode {:>14}: {ours:7.2} = {:.2} x bare loop ({bare:.2}); {from_stream:7.2} from a stream: \
+            "decode {:>14}: {ours:7.2} = {:.2} x bare loop ({bare:.2}), as client {client:.2}; {from_stream:7.2} from a stream: \
              {:.1} x tungstenite's speed ({tungstenite:.1}), {:.1} x fastwebsockets' ({fastwebsockets:.1})",
             traffic.name(),
             ours / bare,

@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -116,17 +116,25 @@ fn tcp_socket(to: SocketAddr, share: bool) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Device and inode, and the time of creation, as inodes are reused. Unlike the change time it
+/// survives a chmod.
+type Identity = (u64, u64, i64, i64);
+
+fn identity(path: &Path) -> io::Result<Identity> {
+    let meta = std::fs::symlink_metadata(path)?;
+    Ok((meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec()))
+}
+
 /// Removes the file at drop if it is still the one that was bound.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
-    identity: (u64, u64),
+    identity: Identity,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let now = std::fs::symlink_metadata(&self.path).map(|m| (m.dev(), m.ino()));
-        if now.is_ok_and(|identity| identity == self.identity) {
+        if identity(&self.path).is_ok_and(|now| now == self.identity) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -137,8 +145,7 @@ fn bind_unix(path: &Path, shards: usize) -> io::Result<Vec<Listener>> {
     let listener = UnixListener::bind(path)?;
     // std listens with its own backlog; listening again only changes the number (listen(2)).
     sys::listen(listener.as_fd(), BACKLOG)?;
-    let meta = std::fs::symlink_metadata(path)?;
-    let file = Arc::new(SocketFile { path: path.to_owned(), identity: (meta.dev(), meta.ino()) });
+    let file = Arc::new(SocketFile { path: path.to_owned(), identity: identity(path)? });
     let first = OwnedFd::from(listener);
     let mut listeners = Vec::with_capacity(shards);
     for _ in 1..shards {
@@ -156,11 +163,117 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(meta) if !meta.file_type().is_socket() => return Err(io::ErrorKind::AlreadyExists.into()),
         Ok(_) => {}
     }
-    match UnixStream::connect(path) {
+    // Nonblocking: a server that hangs with a full backlog must not hang its successor.
+    let fd = sys::socket(libc::AF_UNIX, true)?;
+    match sys::connect(fd.as_fd(), &sys::RawAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
         // Connected, or its backlog is full: alive either way.
         _ => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+    use std::os::unix::net::UnixStream;
+
+    fn tcp(port: u16) -> ListenAddr {
+        ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    fn port(addr: &ListenAddr) -> u16 {
+        let ListenAddr::Tcp(addr) = addr else { unreachable!("a TCP address") };
+        addr.port()
+    }
+
+    fn unix(name: &str) -> (PathBuf, ListenAddr) {
+        let path = std::env::temp_dir().join(format!("ringwire-listen-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        (path.clone(), ListenAddr::Unix(path))
+    }
+
+    #[test]
+    fn shards_share_one_port_and_connections_are_taken() {
+        let (listeners, addr) = bind(&tcp(0), 3).unwrap();
+        assert_eq!(listeners.len(), 3);
+        for listener in &listeners {
+            assert_eq!(sys::local_addr(listener.as_fd()).unwrap().port(), port(&addr));
+        }
+        TcpStream::connect(("127.0.0.1", port(&addr))).unwrap();
+    }
+
+    #[test]
+    fn a_port_in_use_is_an_error_for_one_shard_and_for_many() {
+        for (holder, comer) in [(1, 1), (1, 4), (4, 1), (4, 4)] {
+            let (_listeners, addr) = bind(&tcp(0), holder).unwrap();
+            let error = bind(&addr, comer).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{holder} then {comer}");
+            let text = error.to_string();
+            assert!(text.contains(&addr.to_string()) && text.contains("choose another"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_free_again_after_a_server_with_connections_ended() {
+        let (listeners, addr) = bind(&tcp(0), 2).unwrap();
+        let (mut ends, mut peers) = (Vec::new(), Vec::new());
+        for _ in 0..4 {
+            peers.push(TcpStream::connect(("127.0.0.1", port(&addr))).unwrap());
+        }
+        for listener in &listeners {
+            sys::set_nonblocking(listener.as_fd(), true).unwrap();
+            ends.extend(std::iter::from_fn(|| sys::accept(listener.as_fd()).ok()));
+        }
+        assert_eq!(ends.len(), 4);
+        // The server closes first: its ends stay in TIME_WAIT.
+        drop((ends, listeners));
+        drop(peers);
+        bind(&addr, 2).unwrap();
+    }
+
+    #[test]
+    fn a_live_path_is_in_use_a_stale_one_is_replaced_and_the_last_shard_removes_it() {
+        let (path, addr) = unix("stale");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "std leaves a stale file");
+        let (mut listeners, _) = bind(&addr, 2).unwrap();
+        assert_eq!(bind(&addr, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        UnixStream::connect(&path).unwrap();
+        listeners.pop();
+        assert!(path.exists());
+        listeners.pop();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn another_file_is_left_alone() {
+        let (path, addr) = unix("file");
+        std::fs::write(&path, "precious").unwrap();
+        let error = bind(&addr, 1).unwrap_err();
+        assert!(error.to_string().contains("not a socket"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_successor_keeps_its_file() {
+        let (path, addr) = unix("successor");
+        let (first, _) = bind(&addr, 1).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        // Beyond the granularity of file times, whole seconds on some file systems.
+        std::thread::sleep(std::time::Duration::from_millis(1_100));
+        let (_second, _) = bind(&addr, 1).unwrap();
+        drop(first);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let told = |addr: &str| bind(&addr.parse().unwrap(), 1).unwrap_err().to_string();
+        assert!(told("192.0.2.1:0").contains("no interface has this address"));
+        assert!(told("unix:/nowhere/at/all").contains("create it first"));
     }
 }

@@ -47,6 +47,11 @@ impl Pool {
         if capacity < LARGE_BYTES { self.small.push(buffer) } else { self.large.push(buffer) }
     }
 
+    /// What [`free_bytes`](Self::free_bytes) should be, added up.
+    pub fn capacity_kept(&self) -> usize {
+        self.small.iter().chain(&self.large).map(Vec::capacity).sum()
+    }
+
     /// Bytes kept.
     pub fn free_bytes(&self) -> usize {
         self.free_bytes
@@ -63,7 +68,8 @@ mod tests {
         let small = pool.take(20);
         let address = small.as_ptr();
         pool.give(small);
-        assert_eq!(pool.take(20).as_ptr(), address);
+        let again = pool.take(20);
+        assert_eq!(again.as_ptr(), address);
         pool.give(Vec::with_capacity(16_000));
         assert!(pool.free_bytes() >= 16_000);
         pool.give(Vec::with_capacity(16_000));

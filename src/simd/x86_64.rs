@@ -31,7 +31,8 @@ pub(super) fn unmask(level: Usable, bytes: &mut [u8], key: u32) -> bool {
     }
 }
 
-/// Whether `bytes` are whole characters.
+/// Whether `bytes` are whole characters. simdutf8 detects AVX2 and SSE4.2 by itself, and has no
+/// AVX-512.
 #[inline]
 pub(super) fn is_utf8(level: Usable, bytes: &[u8]) -> bool {
     match level.get() {

@@ -142,48 +142,56 @@ pub fn write_header(out: &mut [u8; MAX_HEADER], head: FrameHead, payload_len: us
 /// [`MAX_CONTROL_PAYLOAD`] bytes, are the caller's.
 #[inline]
 pub fn encode_frame(out: &mut Vec<u8>, head: FrameHead, payload: &[u8]) {
-    let start = out.len();
-    let len = payload.len();
     // A call of `memcpy` costs more than all the rest for a payload of 20 bytes.
-    let header_len = match (head.mask, len) {
-        (None, 0..4) => return encode_tiny(out, head, payload),
-        (None, 4..8) => return encode_short::<4, 10>(out, head, payload),
-        (None, 8..16) => return encode_short::<8, 18>(out, head, payload),
-        (None, 16..=32) => return encode_short::<16, 34>(out, head, payload),
-        (None, 33..=64) => return encode_short::<32, 66>(out, head, payload),
-        (None, 65..=125) => return encode_short::<64, 130>(out, head, payload),
+    match (head.mask, payload.len()) {
+        (None, 0..4) => encode_tiny(out, head, payload),
+        (None, 4..8) => encode_short::<4, 10>(out, head, payload),
+        (None, 8..16) => encode_short::<8, 18>(out, head, payload),
+        (None, 16..=32) => encode_short::<16, 34>(out, head, payload),
+        (None, 33..=64) => encode_short::<32, 66>(out, head, payload),
+        _ => encode_long(out, head, payload),
+    }
+}
+
+fn encode_long(out: &mut Vec<u8>, head: FrameHead, payload: &[u8]) {
+    let len = payload.len();
+    out.reserve(MAX_HEADER + len);
+    let first = head.first_byte();
+    let masked = if head.mask.is_some() { MASKED } else { 0 };
+    // Each form is a move of constant size out of registers.
+    match len {
+        0..=125 => out.extend_from_slice(&[first, masked | len as u8]),
+        126..=0xffff => out.extend_from_slice(&[first, masked | 126, (len >> 8) as u8, len as u8]),
         _ => {
-            out.reserve(MAX_HEADER + len);
-            let mut header = [0; MAX_HEADER];
-            let header_len = write_header(&mut header, head, len);
-            out.extend_from_slice(&header); // all of it: a move of constant size
-            out.truncate(start + header_len);
-            header_len
+            out.extend_from_slice(&[first, masked | 127]);
+            out.extend_from_slice(&(len as u64).to_be_bytes());
         }
-    };
+    }
+    if let Some(mask) = head.mask {
+        out.extend_from_slice(&mask);
+    }
+    let start = out.len();
     out.extend_from_slice(payload);
     if let Some(mask) = head.mask {
-        simd::unmask(&mut out[start + header_len..], mask, 0);
+        simd::unmask(&mut out[start..], mask, 0);
     }
 }
 
 /// A frame of `BLOCK..=2 * BLOCK` bytes: its first and its last block, which overlap, are moves of
 /// constant size. `ROOM` is `2 + 2 * BLOCK`.
-#[inline]
+#[inline(always)]
 fn encode_short<const BLOCK: usize, const ROOM: usize>(out: &mut Vec<u8>, head: FrameHead, payload: &[u8]) {
-    let start = out.len();
-    out.extend_from_slice(&[0; ROOM]);
-    if let (Some(frame), Some(first), Some(last)) = (
-        out[start..].first_chunk_mut::<ROOM>(),
-        payload.first_chunk::<BLOCK>(),
-        payload.last_chunk::<BLOCK>(),
-    ) {
-        frame[0] = head.first_byte();
-        frame[1] = payload.len() as u8;
-        frame[2..2 + BLOCK].copy_from_slice(first);
-        frame[2 + payload.len() - BLOCK..][..BLOCK].copy_from_slice(last);
-    }
-    out.truncate(start + 2 + payload.len());
+    let (Some(first), Some(last)) = (payload.first_chunk::<BLOCK>(), payload.last_chunk::<BLOCK>()) else {
+        unreachable!("the length has been looked at")
+    };
+    let end = out.len() + 2 + payload.len();
+    let mut frame = [0; ROOM];
+    frame[0] = head.first_byte();
+    frame[1] = payload.len() as u8;
+    frame[2..2 + BLOCK].copy_from_slice(first);
+    out.extend_from_slice(&frame);
+    out[end - BLOCK..end].copy_from_slice(last);
+    out.truncate(end);
 }
 
 #[inline]

@@ -245,7 +245,7 @@ impl Session {
                 Ok(None) => return Ok(None),
                 Err(violation) => return Err(self.end_input(violation, input, at)),
             };
-            if self.bits & !CLOSE_SENT == 0
+            if self.bits & !(CLOSE_SENT | CLIENT) == 0
                 && header.fin
                 && header.opcode <= 2
                 && let Some(result) = self.take_whole(header, input, at, limits)
@@ -311,8 +311,8 @@ impl Session {
         Ok(Some(Header { len: header_len(b1), fin, opcode, payload_len, mask }))
     }
 
-    /// A message in one frame, if it lies whole in `input` and is admitted. What is shorter could do
-    /// without, but a message of a kilobyte spends a third of its time in the bookkeeping of pieces.
+    /// A message in one frame, if it lies whole in `input` and is admitted. It could be a last piece
+    /// without a first one, but a kilobyte would spend a third of its time in that bookkeeping.
     fn take_whole(
         &self,
         header: Header,
@@ -327,7 +327,9 @@ impl Session {
         }
         let bytes = input.get_mut(payload.clone())?;
         let kind = if header.opcode == 1 { Kind::Text } else { Kind::Binary };
-        if !unmask_whole(bytes, kind, header.mask.to_le_bytes()) {
+        // What comes to a client has the mask 0.
+        let as_is = kind == Kind::Binary && self.has(CLIENT);
+        if !as_is && !unmask_whole(bytes, kind, header.mask.to_le_bytes()) {
             return Some(Err(Violation::InvalidUtf8));
         }
         *at = payload.end;

@@ -37,6 +37,9 @@ fn exhausted_leases_pause_receiving_and_nothing_else<D: Make>() {
     world.hold = true;
     world.until("starved", |world| world.driver.stats().buffer_starvations > 0);
     other.write_all(b"me too").unwrap();
+    for _ in 0..5 {
+        world.turn(Duration::from_millis(20));
+    }
     let before = world.driver.stats();
     let start = Instant::now();
     for _ in 0..5 {
@@ -81,12 +84,8 @@ fn more_connections_than_buffers<D: Make>() {
 }
 
 fn a_flood_does_not_starve_the_others<D: Make>() {
-    let config = DriverConfig {
-        receive_buffers: 256,
-        receive_buffer_bytes: 4_096,
-        max_receive_bytes_per_turn: 32 << 10,
-        ..config()
-    };
+    let config =
+        DriverConfig { receive_buffer_bytes: 16 << 10, max_receive_bytes_per_turn: 32 << 10, ..config() };
     let mut world = World::<D>::with(&config, "127.0.0.1:0");
     let (mut flood, flood_token) = world.pair();
     let (mut quiet, quiet_token) = world.pair();
@@ -111,7 +110,7 @@ fn a_flood_does_not_starve_the_others<D: Make>() {
         }
     }
     // The bound may be overstepped by the read that reaches it.
-    assert!(most <= (32 << 10) + 4_096, "{most} bytes of one connection in one turn");
+    assert!(most <= (32 << 10) + (16 << 10), "{most} bytes of one connection in one turn");
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     let start = Instant::now();
     while !flooder.is_finished() {
@@ -120,7 +119,7 @@ fn a_flood_does_not_starve_the_others<D: Make>() {
     }
     world.until("flood over", |world| world.of(flood_token).eof == 1);
     let received = &world.of(flood_token).received;
-    assert!(received.len() % (256 << 10) == 0 && received.iter().all(|&b| b == 0x55));
+    assert!(received.len().is_multiple_of(256 << 10) && received.iter().all(|&b| b == 0x55));
 }
 
 fn paused_connections_lose_nothing<D: Make>() {
@@ -156,7 +155,7 @@ fn pause_and_resume_in_every_order<D: Make>() {
     while world.of(token).eof == 0 {
         assert!(start.elapsed() < PATIENCE);
         for _ in 0..noise.next() % 4 {
-            if noise.next() % 2 == 0 {
+            if noise.next().is_multiple_of(2) {
                 world.driver.pause(token);
             } else {
                 world.driver.resume(token);
@@ -322,5 +321,8 @@ fn many_operations_in_one_turn<D: Make>() {
         world.driver.close(*token);
     }
     world.until("all closed", |world| tokens.iter().all(|t| world.of(*t).closed == 1));
-    assert_eq!(world.driver.stats().direct_descriptors, 0);
+    let stats = world.driver.stats();
+    assert_eq!(stats.direct_descriptors, 0);
+    // This test is about full queues; see their sizes in `uring/ring.rs`.
+    assert!(D::NAME != "uring" || stats.completion_overflows > 0, "{stats:?}");
 }

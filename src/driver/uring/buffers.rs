@@ -258,3 +258,89 @@ impl Buffers {
         self.leases
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn started(max: u16, shared: bool) -> Buffers {
+        let mut buffers = Buffers::new(max, 4_096).unwrap();
+        buffers.start(shared);
+        buffers
+    }
+
+    #[test]
+    fn circulation_doubles_on_demand_and_shrinks_after_a_quiet_time() {
+        let mut buffers = started(100, false);
+        assert_eq!((buffers.circulating(), buffers.in_ring()), (32, 32));
+        assert!(buffers.grow());
+        assert!(buffers.grow());
+        assert_eq!(buffers.circulating(), 100);
+        assert!(!buffers.grow(), "beyond the maximum");
+        // A little traffic over several windows.
+        let mut next = (0..100).cycle();
+        for _ in 0..4 * WINDOW_TURNS {
+            buffers.turn();
+            let index = next.find(|&i| !buffers.withheld.contains(&i)).unwrap();
+            buffers.take(index, 10, false);
+            buffers.put(index);
+        }
+        assert_eq!(buffers.circulating(), 32);
+        // What was withheld comes back.
+        assert!(buffers.grow());
+        assert_eq!((buffers.circulating(), buffers.in_ring()), (64, 64));
+    }
+
+    #[test]
+    fn busy_buffers_do_not_shrink() {
+        let mut buffers = started(128, false);
+        assert!(buffers.grow());
+        for _ in 0..4 * WINDOW_TURNS {
+            buffers.turn();
+            for index in 0..40 {
+                buffers.take(index, 10, false);
+            }
+            for index in 0..40 {
+                buffers.put(index);
+            }
+        }
+        assert_eq!(buffers.circulating(), 64);
+    }
+
+    #[test]
+    fn a_shared_buffer_returns_with_its_last_lease() {
+        let mut buffers = started(8, true);
+        assert_eq!(buffers.in_ring(), 4);
+        assert_eq!(buffers.take(0, 1_000, true), 0);
+        assert_eq!(buffers.take(0, 3_000, true), 1_000);
+        buffers.put(0);
+        assert_eq!(buffers.take(0, 96, false), 4_000);
+        assert_eq!((buffers.in_ring(), buffers.leases()), (3, 2));
+        buffers.put(0);
+        assert_eq!(buffers.in_ring(), 3);
+        buffers.put(0);
+        assert_eq!((buffers.in_ring(), buffers.leases()), (4, 0));
+        // Filled from the front again.
+        assert_eq!(buffers.take(0, 5, true), 0);
+    }
+
+    #[test]
+    fn withheld_memory_is_given_back() {
+        let mut buffers = Buffers::new(64, 64 << 10).unwrap();
+        buffers.start(false);
+        assert!(buffers.grow());
+        for index in 0..64 {
+            buffers.take(index, 64 << 10, false);
+            buffers.bytes(index, 0, 64 << 10).fill(1);
+        }
+        buffers.target = 32;
+        for index in 0..64 {
+            buffers.put(index);
+        }
+        assert_eq!(buffers.withheld.len(), 32);
+        // A page given back reads as zeroes; the edges are shared with neighbours and stay.
+        for &index in &buffers.withheld.clone() {
+            assert_eq!(buffers.bytes(index, 32 << 10, 1), [0]);
+        }
+    }
+}

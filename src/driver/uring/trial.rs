@@ -71,8 +71,12 @@ fn receives_twice(ring: &mut Ring) -> io::Result<bool> {
         near.write_all(message)?;
         ring.enter(Some(Duration::from_millis(500)))?;
         let Some(completion) = ring.pop() else { return Ok(false) };
-        let whole = completion.result as usize == message.len();
-        if !whole || completion.is_last() || completion.buffer().is_none() {
+        let Some((index, more)) = completion.buffer() else { return Ok(false) };
+        let len = completion.result.max(0) as u32;
+        let offset = ring.buffers().take(index, len, more);
+        let whole = ring.buffers().bytes(index, offset, len) == message;
+        ring.buffers().put(index);
+        if !whole || completion.is_last() {
             return Ok(false);
         }
     }

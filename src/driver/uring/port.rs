@@ -1,0 +1,81 @@
+//! The 16 bytes per connection, and the socket before it becomes one.
+//!
+//! Plain data: what follows which completion is decided in the parent.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::NONE;
+use super::ring::Target;
+use crate::driver::sys;
+
+/// What the driver holds for a connection.
+#[derive(Clone, Copy)]
+pub(super) struct Port {
+    pub(super) generation: u32,
+    /// A packed [`Target`]; `NONE` where vacant and once the close is on its way.
+    pub(super) target: u32,
+    /// The key of the send in flight, or `NONE`.
+    pub(super) send: u32,
+    pub(super) flags: u8,
+    /// Operations whose last completion has not been reaped.
+    pub(super) in_flight: u8,
+    /// Share of the turn `turn` that was used, of `SHARE_UNITS`.
+    pub(super) share: u8,
+    pub(super) turn: u8,
+}
+
+const _: () = assert!(size_of::<Port>() == 16);
+
+pub(super) const SHARE_UNITS: u8 = 128;
+
+/// The multishot receive is armed.
+pub(super) const RECEIVING: u8 = 1 << 0;
+/// And being cancelled.
+pub(super) const CANCELLING: u8 = 1 << 1;
+pub(super) const PAUSED: u8 = 1 << 2;
+/// `Eof` or `Failed` has come.
+pub(super) const ENDED: u8 = 1 << 3;
+pub(super) const STARVED: u8 = 1 << 4;
+/// FIN has been sent or follows the send in flight.
+pub(super) const SHUTDOWN: u8 = 1 << 5;
+pub(super) const CLOSING: u8 = 1 << 6;
+/// Something of it stands in `deferred`.
+pub(super) const DEFERRED: u8 = 1 << 7;
+
+impl Port {
+    pub(super) const VACANT: Self =
+        Self { generation: 0, target: NONE, send: NONE, flags: 0, in_flight: 0, share: 0, turn: 0 };
+
+    pub(super) fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    pub(super) fn target(&self) -> Target {
+        Target::unpack(self.target)
+    }
+}
+
+/// A connected socket; dropping it closes it, if direct then in the driver's next turn.
+#[derive(Debug)]
+pub struct UringSocket {
+    pub(super) target: Target,
+    pub(super) orphans: Rc<RefCell<Vec<u32>>>,
+}
+
+impl UringSocket {
+    /// Takes the descriptor out: nothing is left for drop.
+    pub(super) fn into_target(mut self) -> Target {
+        std::mem::replace(&mut self.target, Target::Plain(-1))
+    }
+}
+
+impl Drop for UringSocket {
+    fn drop(&mut self) {
+        match self.target {
+            Target::Plain(-1) => {}
+            Target::Plain(fd) => drop(sys::adopt(fd)),
+            Target::Direct(index) => self.orphans.borrow_mut().push(index),
+        }
+    }
+}
