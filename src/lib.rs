@@ -59,15 +59,29 @@ pub mod http;
 mod remote;
 mod server;
 pub mod simd;
+mod simulation;
 pub mod ws;
 
 pub use config::{Deadlines, DriverChoice, Limits, ListenAddr, OriginPolicy, ParseListenAddrError};
-pub use driver::{PeerAddr, sim};
+pub use driver::PeerAddr;
+#[doc(inline)]
+pub use driver::probe as doctor;
 pub use error::ServerError;
 pub use handler::{
     ClientRequest, CloseReason, Conn, ConnId, ConnectError, Deadline, Fragment, Handler, Request, SendResult,
     Shard, Upgrade,
 };
 pub use remote::{Remote, RemoteError};
-pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo};
+pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo, available_cores};
 pub use ws::{CloseCode, Message};
+
+/// A service in a simulated world: seeded, deterministic, without a kernel.
+///
+/// [`Simulation`](sim::Simulation) is what a test of a handler needs; the rest is the network it
+/// runs in.
+pub mod sim {
+    pub use crate::driver::sim::{
+        Fault, Faults, Sim, SimListener, SimNet, SimPeer, SimRng, SimSocket, TraceOnPanic,
+    };
+    pub use crate::simulation::{Simulation, SimulationBuilder};
+}

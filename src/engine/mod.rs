@@ -4,6 +4,7 @@
 //! through their mailboxes, time through its clock, and the user through the handler; it shares
 //! only its counters.
 
+mod audit;
 pub mod clock;
 pub mod common;
 mod deadlines;
@@ -132,6 +133,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     ) -> Self {
         let mut limits = config.limits;
         limits.max_connections = limits.max_connections.clamp(1, MAX_SLOTS);
+        let table = Table::with_capacity(limits.max_connections);
         let common = Common {
             shard: config.shard,
             pool: Pool::new(limits.max_pool_bytes),
@@ -151,7 +153,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         Self {
             driver,
             handler,
-            table: Table::default(),
+            table,
             common,
             wheel: Wheel::new(clock.tick()),
             clock,
@@ -180,6 +182,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// The handler.
     pub fn handler(&mut self) -> &mut H {
         &mut self.handler
+    }
+
+    /// The driver.
+    pub fn driver(&self) -> &D {
+        &self.driver
     }
 
     /// Connections with a slot.

@@ -1,5 +1,6 @@
 //! The sending side of a turn: one send per connection, one in flight, and what follows its end.
 
+use super::clock::ticks;
 use super::receive::{finishing, sends_fin_first};
 use super::slot::{Flags, Phase};
 use super::{Core, requests};
@@ -51,6 +52,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
         if more {
             self.common.mark_dirty(slot, token);
+            self.resume(token);
         } else {
             self.all_sent(token);
         }
@@ -69,6 +71,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 if sends_fin_first(slot) {
                     self.driver.shutdown(token);
                 }
+                if slot.flags.take(Flags::PAUSED) {
+                    // Or the peer's FIN would not be seen.
+                    self.driver.resume(token);
+                }
                 self.common.release_idle_work(slot);
                 self.arm_within(token, self.common.deadlines.close_ms);
                 return;
@@ -78,22 +84,42 @@ impl<D: Driver, H: Handler> Core<D, H> {
                     self.handler.drain(&mut Conn { token, slot, state, common: &mut self.common });
                 }
             }
+            Phase::Head => {
+                // The time for the next request begins with the end of the last answer.
+                slot.since = self.common.tick;
+                self.arm_within(token, self.common.deadlines.head_ms);
+            }
             _ => {}
         }
+        self.resume(token);
+        let Some((slot, _)) = self.table.get(token) else { return };
+        self.common.release_idle_work(slot);
+    }
+
+    /// Receives again from a connection whose queue has become short.
+    fn resume(&mut self, token: Token) {
         let resume_below = self.common.limits.pause_receive_bytes as usize / 2 + 1;
         let Some((slot, state)) = self.table.get(token) else { return };
-        if slot.flags.has(Flags::PAUSED) && self.common.queued(slot) < resume_below {
-            slot.flags.take(Flags::PAUSED);
-            self.driver.resume(token);
-            if slot.phase == Phase::Head {
+        if self.common.queued(slot) >= resume_below || !slot.flags.take(Flags::PAUSED) {
+            return;
+        }
+        self.driver.resume(token);
+        match slot.phase {
+            Phase::Head => {
                 // Pipelined requests that were put off.
                 let outcome =
                     requests::take(&mut self.handler, token, slot, state, &mut self.common, &mut []);
                 self.after_received(token, outcome);
-                return self.finish_after_eof(token);
+                self.finish_after_eof(token);
             }
+            Phase::Open => {
+                // Silence counts from here: it was of our own making.
+                slot.last_seen = self.common.tick;
+                slot.flags.take(Flags::PING_SENT);
+                self.arm_for_state(token);
+            }
+            _ => {}
         }
-        self.common.release_idle_work(slot);
     }
 
     /// The peer sent FIN while its requests were put off, and all are answered now.
@@ -116,11 +142,14 @@ impl<D: Driver, H: Handler> Core<D, H> {
             self.common.stats.receive_pauses.add(1);
             self.driver.pause(token);
         }
-        // An open connection between messages has its idle timer armed, and no nearer deadline.
+        // An open connection between messages has no deadline before the idle one. Its timer may
+        // still be that of the handshake, which may be later.
+        let ahead = slot.links.deadline().wrapping_sub(self.common.tick) as i32;
         let settled = slot.phase == Phase::Open
             && slot.session.state() == State::Open
             && !slot.session.is_inside_message()
-            && slot.links.is_armed();
+            && slot.links.is_armed()
+            && ahead <= ticks(self.common.deadlines.idle_ms) as i32;
         if !settled {
             self.arm_for_state(token);
         }

@@ -47,6 +47,11 @@ impl Pool {
         if capacity < LARGE_BYTES { self.small.push(buffer) } else { self.large.push(buffer) }
     }
 
+    /// What [`free_bytes`](Self::free_bytes) should be, added up.
+    pub fn capacity_kept(&self) -> usize {
+        self.small.iter().chain(&self.large).map(Vec::capacity).sum()
+    }
+
     /// Bytes kept.
     pub fn free_bytes(&self) -> usize {
         self.free_bytes

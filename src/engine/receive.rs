@@ -46,8 +46,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let Some((slot, _)) = self.table.get(token) else { return };
         if slot.work != super::slot::NO_WORK {
             self.common.release_idle_work(slot);
-            if !slot.flags.has(Flags::DIRTY) {
-                // The flush does not come by: a message or request that is not whole.
+            if slot.phase == Phase::Head || !slot.flags.has(Flags::DIRTY) {
+                // Requests that were put off wait for the end of a pause, which must have begun. And
+                // the flush does not come by what is merely not whole.
                 self.settle(token);
             }
         }
@@ -85,6 +86,8 @@ pub(super) fn frames<H: Handler>(
 ) -> Outcome {
     let mut at = 0;
     let mut withheld_ping = None;
+    let was_inside = slot.session.is_inside_message();
+    let messages_before = common.stats.messages_received.get();
     let carry = common.existing_work(slot).map(|work| std::mem::take(&mut work.carry));
     if let Some(mut carry) = carry.filter(|carry| !carry.is_empty()) {
         let whole = complete_carry(&mut carry, input, &mut at);
@@ -107,6 +110,11 @@ pub(super) fn frames<H: Handler>(
         return outcome;
     }
     answer_withheld(common, slot, token, input, withheld_ping);
+    let goes_on = was_inside && common.stats.messages_received.get() == messages_before;
+    if slot.session.is_inside_message() && !goes_on && !slot.flags.has(Flags::STREAM) {
+        // Perhaps only its header came: no piece of it would tell.
+        common.work(slot).assembly_since = common.tick;
+    }
     if at < input.len() {
         let mut carry = common.pool.take(ws::MAX_CARRY);
         carry.extend_from_slice(&input[at..]);
@@ -225,17 +233,13 @@ fn piece<H: Handler>(
         handler.fragment(conn, Fragment { kind, payload, first, last });
         return;
     }
-    let tick = conn.common.tick;
     conn.common.work(conn.slot);
     let Common { works, pool, .. } = &mut *conn.common;
     let work = &mut works[conn.slot.work as usize];
-    if first {
-        work.assembly_since = tick;
-        if work.assembly.capacity() < payload.len() {
-            // As it is not whole in one receive buffer, it is likely to grow.
-            let roomy = pool.take(payload.len() * 2);
-            pool.give(std::mem::replace(&mut work.assembly, roomy));
-        }
+    if first && work.assembly.capacity() < payload.len() {
+        // As it is not whole in one receive buffer, it is likely to grow.
+        let roomy = pool.take(payload.len() * 2);
+        pool.give(std::mem::replace(&mut work.assembly, roomy));
     }
     work.assembly.extend_from_slice(payload);
     if last {

@@ -1,0 +1,1 @@
+//! The command `ringwire`, run as its users run it.
