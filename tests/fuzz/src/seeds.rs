@@ -10,7 +10,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     for head in HEADS {
         // 16 KiB and 64 fields at most, in small reads.
         add("request_head", &[2 | 2 << 2, 2, 0], head.as_bytes());
-        add("engine_sim", &[0, 0, 0, 0], &[&[1, head.len() as u8], head.as_bytes()].concat());
+        add("engine_sim", &[0, 0, 0, 0], &[&[13, 1, head.len() as u8], head.as_bytes()].concat());
     }
     for value in EXTENSIONS {
         add("extension_header", &[1], value.as_bytes());
@@ -128,11 +128,14 @@ const SESSIONS: [&[u8]; 4] = [
     b"\x81\x07\x20\x01\x86\x02\x00\x40\x85\x09\x06\x00\x87\x01\x00\x04\x03\x81\x00\x00\x84\x00\x00",
 ];
 
-/// For `engine_sim`: conversations of well-behaved peers with faults, backpressure and an end.
-const SERVICES: [&[u8]; 3] = [
-    b"\x00\x02\x05hello\x02\x01!\x0a\x00\x00\x02\x03abc\x05\x00\x0b\x10",
-    b"\x00\x00\x03\x00\x30\x01\x06\x03\x01\x30\x02\x07\x0b\xff\x03\x00\xff\x08",
-    b"\x00\x02\x02#9\x06\x02\x02#9\x02\x02#9\x0b\x40\x07\x0b\x40\x0c",
+/// For `engine_sim`: orders to the handler, backpressure, faults, deadlines, outbound connections, ends.
+const SERVICES: [&[u8]; 6] = [
+    b"\x00\x02\x05hello\x0a\x04\x05abcde\x02\x44\x03xyz\x01\x0a\x02\x02!x\x0a\x0b\x10",
+    b"\x00\x00\x10\x03\x00\x02\x03abc\x03\x02\x94\x06stream\x03\x0a\x08\x03\x00\x0c\x00\x8c\x01\x0a",
+    b"\x00\x06\x02\x03*\x30x\x02\x03*\x30y\x0b\x20\x07\x0a\x2b\x04\x0a",
+    b"\x00\x09\x03\x02\x03*\x09x\x12\x03*\x09y\x1b\x09\x05\x1b\xff\x2b\xff\x2b\xff",
+    b"\x00\x02\x02@\x01\x0a\x03\x01\x0e\x0a\x02\x03abc\x0a\x0f\x04ping\x1f\x00\x03bye\x0a\xec\x00",
+    b"\x0d\x01\x30GET /large HTTP/1.1\r\nHost: server.example\r\n\r\n\x0a\x00\x1f\x00\x00\x0a\x88",
 ];
 
 #[cfg(test)]

@@ -1,2 +1,0 @@
-//! (to be written)
-pub fn run(_: &[u8]) {}
