@@ -51,7 +51,7 @@ pub(super) fn nearest(common: &Common, slot: &Slot) -> Option<(i32, Due)> {
     };
     let assembly = work
         .filter(|_| slot.phase == Phase::Open && slot.session.state() == State::Open)
-        .filter(|_| slot.session.is_inside_message()
+        .filter(|_| slot.session.is_inside_message())
         .filter(|_| !slot.flags.has(Flags::STREAM))
         .and_then(|work| left(work.assembly_since, deadlines.assembly_ms, Due::End(Deadline::Assembly)));
     [write, state, assembly].into_iter().flatten().min_by_key(|(left, _)| *left)

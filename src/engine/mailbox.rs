@@ -70,7 +70,10 @@ impl<T> Mailbox<T> {
     }
 
     fn post_counted(&self, command: T) -> Result<(), PostError> {
-        self.queue.send(command).map_err(|_| PostError::Stopped)?;
+        if self.queue.send(command).is_err() {
+            self.gate.queued.fetch_sub(1, Ordering::Relaxed);
+            return Err(PostError::Stopped);
+        }
         // Pairs with the swap in `begin`: either the core sees the command or we see `false`.
         if !self.gate.notified.swap(true, Ordering::AcqRel) {
             self.gate.waker.wake();

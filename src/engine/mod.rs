@@ -247,7 +247,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
             Event::Closed(token) => self.on_closed(token),
             Event::AcceptFailed(_) => {
                 self.common.stats.accept_failures.add(1);
-                self.accept_paused = AcceptPause::Until(self.clock.now() + ACCEPT_BACKOFF);
+                // At the limit it is a free slot that ends the pause, and while draining nothing.
+                if self.accept_paused == AcceptPause::No && !self.common.draining {
+                    self.accept_paused = AcceptPause::Until(self.clock.now() + ACCEPT_BACKOFF);
+                }
             }
             Event::Connected { tag, result } => self.on_connected(tag, result),
             Event::Woken => {}
@@ -266,15 +269,35 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.driver.attach(token, socket);
         let head_ms = self.common.deadlines.head_ms;
         self.arm_within(token, head_ms);
-        if !self.has_room() && self.accept_paused != AcceptPause::Limit {
+        self.pause_accept_if_full();
+    }
+
+    /// Whether a slot is free and not spoken for by a connect under way.
+    fn has_room(&self) -> bool {
+        self.table.len() + self.connecting.len() < self.common.limits.max_connections as usize
+    }
+
+    fn pause_accept_if_full(&mut self) {
+        if !self.has_room() && self.accept_paused != AcceptPause::Limit && !self.common.draining {
             self.common.stats.accept_pauses.add(1);
             self.accept_paused = AcceptPause::Limit;
             self.driver.pause_accept();
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.table.len() < self.common.limits.max_connections as usize
+    /// A slot has come free: for who waits.
+    fn fill_room(&mut self) {
+        if !self.has_room() || self.common.draining {
+            return;
+        }
+        if let Some((socket, peer)) = self.parked.pop_front() {
+            return self.on_accepted(socket, peer);
+        }
+        if self.accept_paused != AcceptPause::No {
+            // A descriptor came free as well: also the end of a failure's cause.
+            self.accept_paused = AcceptPause::No;
+            self.driver.resume_accept();
+        }
     }
 
     fn insert(&mut self, peer: PeerAddr, phase: Phase, role: Role) -> Token {
@@ -289,14 +312,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let Some(mut slot) = self.table.remove(token) else { return };
         self.common.drop_work(&mut slot);
         slot.dismantle(&mut self.common.peers);
-        if let Some((socket, peer)) = self.parked.pop_front() {
-            return self.on_accepted(socket, peer);
-        }
-        if self.accept_paused != AcceptPause::No && self.has_room() && !self.common.draining {
-            // A descriptor came free as well: also the end of a failure's cause.
-            self.accept_paused = AcceptPause::No;
-            self.driver.resume_accept();
-        }
+        self.fill_room();
     }
 
     fn retry_accept(&mut self) {
@@ -361,6 +377,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             return;
         }
         self.common.draining = true;
+        self.accept_paused = AcceptPause::No;
         self.driver.close_listeners();
         for (socket, _) in self.parked.drain(..) {
             self.driver.refuse(socket);
@@ -405,6 +422,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.table.tokens(&mut tokens);
         for token in tokens {
             self.abort(token, CloseReason::Shutdown);
+        }
+        for connect in self.connecting.drain() {
+            self.handler.connect_failed(connect.state, ConnectError::Disconnected);
         }
         self.stopped = true;
     }
