@@ -29,7 +29,7 @@ pub fn run(data: &[u8]) {
     let seed = u64::from(input.byte());
     let limits = limits(input.byte());
     let _ = input.byte();
-    let mut simulation = Simulation::builder(seed)
+    let simulation = Simulation::<Service>::builder(seed)
         .faults(profile(faults))
         .limits(limits)
         .deadlines(Deadlines { write_ms: 3_000, assembly_ms: 4_000, ..Deadlines::default() })
@@ -50,7 +50,6 @@ pub fn run(data: &[u8]) {
         }
     }
     world.finish(&mut listeners);
-    drop(world);
     assert_eq!(net.leaked_leases(), 0);
 }
 
@@ -125,7 +124,7 @@ impl World {
         }
         self.simulation.shutdown();
         let drain_ms = Deadlines::default().drain_ms;
-        self.simulation.advance(Duration::from_millis(u64::from(drain_ms) + 100));
+        self.simulation.advance(Duration::from_millis(drain_ms.into()));
         assert!(self.simulation.is_stopped(), "a drain is bounded");
         self.simulation.run();
         for listener in listeners {
