@@ -170,7 +170,8 @@ fn limits(byte: u8) -> Limits {
         max_receive_bytes_per_turn: 256,
         max_pool_bytes: 4_096,
     };
-    let wide = Limits { max_message_bytes: peer::MAX_MESSAGE_BYTES, ..Limits::default() };
+    let wide =
+        Limits { max_connections: 64, max_message_bytes: peer::MAX_MESSAGE_BYTES, ..Limits::default() };
     match byte % 4 {
         0 => Limits { receive_buffer_bytes: 4_096, receive_buffers: 4, ..wide },
         1 => Limits { max_connections: 8, receive_buffer_bytes: 200, ..small },
