@@ -90,7 +90,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
     pub(super) fn on_connected(&mut self, tag: u64, result: io::Result<D::Socket>) {
         let Some(connect) = self.connecting.try_remove(tag as usize) else {
             // The core has stopped and told the handler so.
-            return if let Ok(socket) = result { self.driver.refuse(socket) };
+            return if let Ok(socket) = result {
+                self.driver.refuse(socket)
+            };
         };
         let socket = match result {
             Ok(socket) if self.common.draining => {
