@@ -50,7 +50,7 @@ const MAX_TURNS: u32 = 10_000_000;
 ///     }
 /// }
 ///
-/// let mut simulation = Simulation::builder(42).build(|_shard| Shout);
+/// let mut simulation = Simulation::<Shout>::builder(42).build(|_shard| Shout);
 /// let mut peer = simulation.connect();
 /// let mut handshake = ClientHandshake::new("example.org", "/", [7; 16])?;
 /// let mut request = Vec::new();
@@ -240,9 +240,11 @@ impl<H: Handler> Simulation<H> {
     /// back.
     pub fn advance(&mut self, by: Duration) {
         let until = self.net.now().saturating_add(by);
-        while self.net.now() < until {
+        while self.net.now() < until && !self.stopped {
             self.turn(Some(until - self.net.now()));
         }
+        // A shard that has stopped has nothing to wait for, and would poll its way there.
+        self.net.advance(until.saturating_sub(self.net.now()));
         self.run();
     }
 
