@@ -15,6 +15,7 @@ use crate::engine::{Command, Core, CoreConfig};
 use crate::handler::Handler;
 use crate::remote::{Directory, Remote};
 use crate::server::ShardInfo;
+use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ const MAX_TURNS: u32 = 10_000_000;
 ///     }
 /// }
 ///
-/// let mut simulation = Simulation::builder(42).build(|_shard| Shout);
+/// let mut simulation = Simulation::<Shout>::builder(42).build(|_shard| Shout);
 /// let mut peer = simulation.connect();
 /// let mut handshake = ClientHandshake::new("example.org", "/", [7; 16])?;
 /// let mut request = Vec::new();
@@ -90,15 +91,17 @@ impl<H: Handler> std::fmt::Debug for Simulation<H> {
 
 /// Collects what a simulation is to be. See [`Simulation::builder`].
 #[derive(Clone, Debug)]
-pub struct SimulationBuilder {
+pub struct SimulationBuilder<H> {
     seed: u64,
     faults: Faults,
     limits: Limits,
     deadlines: Deadlines,
     origin: OriginPolicy,
+    /// Known when it is built.
+    handler: PhantomData<fn() -> H>,
 }
 
-impl SimulationBuilder {
+impl<H: Handler> SimulationBuilder<H> {
     /// How the network misbehaves; default [`Faults::none`].
     pub fn faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
@@ -125,8 +128,8 @@ impl SimulationBuilder {
 
     /// Builds the world and the shard in it. `factory` is what [`Server::run`](crate::Server::run)
     /// is given; the shard has number 0 and no core.
-    pub fn build<H: Handler>(self, factory: impl FnOnce(&ShardInfo) -> H) -> Simulation<H> {
-        let Self { seed, faults, limits, deadlines, origin } = self;
+    pub fn build(self, factory: impl FnOnce(&ShardInfo) -> H) -> Simulation<H> {
+        let Self { seed, faults, limits, deadlines, origin, handler: _ } = self;
         let net = SimNet::new(seed, faults);
         let driver_config = DriverConfig {
             max_connections: limits.max_connections,
@@ -154,13 +157,14 @@ impl SimulationBuilder {
 
 impl<H: Handler> Simulation<H> {
     /// Begins a configuration. All chance follows from `seed`.
-    pub fn builder(seed: u64) -> SimulationBuilder {
+    pub fn builder(seed: u64) -> SimulationBuilder<H> {
         SimulationBuilder {
             seed,
             faults: Faults::default(),
             limits: Limits::default(),
             deadlines: Deadlines::default(),
             origin: OriginPolicy::default(),
+            handler: PhantomData,
         }
     }
 
@@ -236,9 +240,11 @@ impl<H: Handler> Simulation<H> {
     /// back.
     pub fn advance(&mut self, by: Duration) {
         let until = self.net.now().saturating_add(by);
-        while self.net.now() < until {
+        while self.net.now() < until && !self.stopped {
             self.turn(Some(until - self.net.now()));
         }
+        // A shard that has stopped has nothing to wait for, and would poll its way there.
+        self.net.advance(until.saturating_sub(self.net.now()));
         self.run();
     }
 

@@ -6,7 +6,6 @@ use ringwire::ws::Kind;
 use ringwire::{
     ClientRequest, CloseReason, Conn, ConnId, ConnectError, Handler, Message, Request, Shard, Upgrade,
 };
-use std::io;
 use std::time::Duration;
 
 /// The longest a worker waits before it looks at the phase again.
@@ -118,12 +117,4 @@ fn describe(reason: CloseReason<'_>) -> String {
         CloseReason::Disconnected => "the server dropped it without a Close frame".to_owned(),
         CloseReason::Local | CloseReason::Shutdown => "closed here".to_owned(),
     }
-}
-
-/// As an [`io::Result`], for the thread that ran the shards.
-pub fn run(
-    server: ringwire::Server,
-    make: impl Fn(usize) -> Client + Send + Sync,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    server.run(|shard| make(shard.index)).map_err(|error| io::Error::other(error).into())
 }

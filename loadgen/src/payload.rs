@@ -76,20 +76,26 @@ impl Payload {
     pub fn with<R>(&mut self, index: u32, seq: u64, send: impl FnOnce(&[u8]) -> R) -> R {
         let at = offset(index, seq);
         let message = &mut self.pool[at..at + self.size];
-        let stamped = self.size.min(STAMP_BYTES);
+        let stamp = stamp(index, seq);
         // The pool is as it was once the message is on its way.
-        let mut kept = [0; STAMP_BYTES];
-        kept[..stamped].copy_from_slice(&message[..stamped]);
-        message[..stamped].copy_from_slice(&stamp(index, seq)[..stamped]);
-        let result = send(message);
-        message[..stamped].copy_from_slice(&kept[..stamped]);
-        result
+        if let Some(place) = message.first_chunk_mut() {
+            let kept = std::mem::replace(place, stamp);
+            let result = send(message);
+            message[..STAMP_BYTES].copy_from_slice(&kept);
+            return result;
+        }
+        send(&stamp[..self.size])
     }
 
     /// Whether `bytes` is message `seq` of connection `index`.
     #[inline]
     pub fn matches(&self, index: u32, seq: u64, bytes: &[u8]) -> bool {
-        bytes.len() == self.size && self.part_matches(index, seq, 0, bytes)
+        let stamp = stamp(index, seq);
+        let Some((head, rest)) = bytes.split_first_chunk::<STAMP_BYTES>() else {
+            return bytes == &stamp[..self.size.min(STAMP_BYTES)];
+        };
+        let at = offset(index, seq) + STAMP_BYTES;
+        bytes.len() == self.size && *head == stamp && self.pool.get(at..at + rest.len()) == Some(rest)
     }
 
     /// Whether `bytes` stand in message `seq` of connection `index` from byte `from` on.

@@ -2,7 +2,7 @@
 //! between two of them. It sleeps nearly always; the workers do the work.
 
 use crate::board::{Board, Phase, Totals};
-use crate::client::{self, Client};
+use crate::client::Client;
 use crate::flow::{Plan, Worker};
 use crate::host::CpuTime;
 use crate::raw::Raw;
@@ -84,7 +84,10 @@ impl Run {
             .bind()
             .map_err(|error| error.to_string())?;
         let (driver, handle) = (server.driver(), server.handle());
-        let body = move || client::run(server, |lane| Client::new(worker(lane), target.clone()));
+        let body = move || {
+            let run = server.run(|shard| Client::new(worker(shard.index), target.clone()));
+            run.map_err(Into::into)
+        };
         let thread = thread::Builder::new().name("workers".to_owned()).spawn(body);
         let threads = vec![thread.map_err(|error| format!("no thread could be started: {error}"))?];
         Ok(Self { board, driver, connections, threads, handle: Some(handle) })

@@ -116,7 +116,7 @@ impl Stage {
     }
 
     fn simulated(setup: Setup, notes: Notes) -> Self {
-        let simulation = Simulation::<Service>::builder(setup.seed)
+        let simulation = Simulation::builder(setup.seed)
             .faults(setup.faults)
             .limits(setup.limits)
             .deadlines(setup.deadlines)

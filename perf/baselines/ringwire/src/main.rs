@@ -4,9 +4,6 @@
 
 use ringwire::{Conn, DriverChoice, Handler, ListenAddr, Message, Request, Server, Upgrade};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 struct Echo;
 
 impl Handler for Echo {
