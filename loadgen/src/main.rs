@@ -50,7 +50,7 @@ enum Scenario {
 
 #[derive(Args, Debug)]
 struct Common {
-    /// ws://HOST[:PORT][/PATH]
+    /// `ws://HOST[:PORT][/PATH]`
     url: String,
     /// Connections.
     #[arg(long, short = 'n', value_parser = clap::value_parser!(u64).range(1..1 << 24))]
