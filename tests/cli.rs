@@ -1,7 +1,7 @@
 //! The command `ringwire`, run as its users run it: started, asked, signalled, and its exit code read.
 
 use ringwire::ws::{CloseCode, Codec, Event, Message};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -180,7 +180,7 @@ impl Peer {
         let mut seen = Vec::new();
         let mut buf = vec![0; 64 << 10];
         while seen.is_empty() {
-            let n = self.stream.read(&mut buf).expect("the server speaks");
+            let n = read(&mut self.stream, &mut buf).expect("the server speaks");
             assert!(n > 0, "the server ended the connection without a Close frame");
             let on_event = |event: Event<'_>, _: &mut _| match event {
                 Event::Message(Message::Text(text)) => seen.push(Seen::Text(text.to_owned())),
@@ -191,6 +191,17 @@ impl Peer {
             self.codec.feed(&mut buf[..n], on_event).expect("the server keeps the protocol");
         }
         seen
+    }
+}
+
+/// Reads some bytes. A socket with a read timeout reports interruptions (signal(7)), and ending the
+/// ring that the probe of [`drivers`] made interrupts its thread.
+fn read(stream: &mut TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(buf) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
     }
 }
 
@@ -343,7 +354,7 @@ fn a_signal_drains_with_1001_and_exits_0() {
         server.signal(signal);
         assert!(is_close(&peer.read(), CloseCode::GOING_AWAY));
         peer.flush(); // the answer to it
-        assert_eq!(peer.stream.read(&mut [0]).expect("FIN"), 0);
+        assert_eq!(read(&mut peer.stream, &mut [0]).expect("FIN"), 0);
         drop(peer);
         assert_eq!(server.exit().code(), Some(0), "{driver} {signal}");
         assert!(asked.elapsed() < Duration::from_secs(4), "it did not wait for drain_ms");
