@@ -149,3 +149,23 @@ fn streamed_some(peer: &mut Peer, bytes: usize) -> String {
     }
     String::from_utf8(payload).unwrap()
 }
+
+/// The ping that is one too many comes in two reads of one turn.
+#[test]
+fn answers_a_withheld_ping_that_was_carried() {
+    let faults = ringwire::sim::Faults::none();
+    let stage = Stage::new(crate::stage::On::Sim, crate::stage::Setup { faults, ..Default::default() });
+    let mut peer = stage.open("/");
+    for count in 15..40_u32 {
+        let pings: Vec<u8> = (0..count).flat_map(|n| frame(0x89, format!("ping {n}").as_bytes())).collect();
+        let (head, tail) = pings.split_at(pings.len() - 7);
+        peer.send(head);
+        peer.send(tail);
+        let mut last = Vec::new();
+        while last != format!("ping {}", count - 1).as_bytes() {
+            let (b0, payload) = peer.next_frame();
+            assert_eq!(b0, 0x8a);
+            last = payload;
+        }
+    }
+}

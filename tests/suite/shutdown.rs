@@ -67,6 +67,23 @@ on_every_driver! {
         stage.ended();
     }
 
+    /// Receiving is paused when the end comes: the peer's FIN is seen all the same.
+    fn ends_with_a_paused_peer(on) {
+        let deadlines = Deadlines { drain_ms: 60_000, close_ms: 60_000, ..Deadlines::default() };
+        let mut stage = Stage::new(on, Setup { deadlines, ..Setup::default() });
+        let mut peer = stage.narrow_peer();
+        peer.stop_reading();
+        peer.send(b"GET /bytes?3000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        stage.until("receiving pauses", || stage.metric("ringwire_receive_pauses_total") > 0);
+        stage.shutdown();
+        stage.pass(Duration::from_millis(20));
+        peer.start_reading();
+        assert_eq!(peer.expect_http(200).body.len(), 3_000_000);
+        peer.expect_fin();
+        drop(peer);
+        stage.ended();
+    }
+
     fn takes_nobody_in_any_more(on) {
         let deadlines = Deadlines { drain_ms: 1_000, ..Deadlines::default() };
         let mut stage = Stage::new(on, Setup { deadlines, ..Setup::default() });

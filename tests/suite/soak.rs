@@ -192,8 +192,10 @@ impl Talker {
         match rng.below(100) {
             0..60 => self.say(rng),
             60..70 => {
-                let ping = self.ping(rng);
-                self.write(&ping);
+                // Seldom more than are answered one by one.
+                let pings = if rng.permille(200) { rng.between(14, 40) } else { 1 };
+                let pings: Vec<u8> = (0..pings).flat_map(|_| self.ping(rng)).collect();
+                self.write(&pings);
             }
             70..74 => self.write(&frame(0x8a, b"unasked")),
             74..77 => self.break_a_rule(rng),
