@@ -37,6 +37,7 @@
 //! | `engine` | one core: turn, slots, timers, outbox, mailbox, stats | all above |
 //! | `handler` | what a user implements and is handed | engine and ws types |
 //! | `server`, `remote` | probe, bind, pin, spawn, drain; reaching cores from outside | engine, `driver::probe` |
+//! | `simulation` | a shard on the simulated driver, for tests of handlers | the server's parts |
 //!
 //! `config` and `error` are leaves. A test keeps the direction, and keeps `unsafe` in a few named
 //! files.
@@ -85,3 +86,8 @@ pub mod sim {
     };
     pub use crate::simulation::{Simulation, SimulationBuilder};
 }
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

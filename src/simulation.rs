@@ -15,6 +15,7 @@ use crate::engine::{Command, Core, CoreConfig};
 use crate::handler::Handler;
 use crate::remote::{Directory, Remote};
 use crate::server::ShardInfo;
+use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -90,15 +91,17 @@ impl<H: Handler> std::fmt::Debug for Simulation<H> {
 
 /// Collects what a simulation is to be. See [`Simulation::builder`].
 #[derive(Clone, Debug)]
-pub struct SimulationBuilder {
+pub struct SimulationBuilder<H> {
     seed: u64,
     faults: Faults,
     limits: Limits,
     deadlines: Deadlines,
     origin: OriginPolicy,
+    /// Known when it is built.
+    handler: PhantomData<fn() -> H>,
 }
 
-impl SimulationBuilder {
+impl<H: Handler> SimulationBuilder<H> {
     /// How the network misbehaves; default [`Faults::none`].
     pub fn faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
@@ -125,8 +128,8 @@ impl SimulationBuilder {
 
     /// Builds the world and the shard in it. `factory` is what [`Server::run`](crate::Server::run)
     /// is given; the shard has number 0 and no core.
-    pub fn build<H: Handler>(self, factory: impl FnOnce(&ShardInfo) -> H) -> Simulation<H> {
-        let Self { seed, faults, limits, deadlines, origin } = self;
+    pub fn build(self, factory: impl FnOnce(&ShardInfo) -> H) -> Simulation<H> {
+        let Self { seed, faults, limits, deadlines, origin, handler: _ } = self;
         let net = SimNet::new(seed, faults);
         let driver_config = DriverConfig {
             max_connections: limits.max_connections,
@@ -154,13 +157,14 @@ impl SimulationBuilder {
 
 impl<H: Handler> Simulation<H> {
     /// Begins a configuration. All chance follows from `seed`.
-    pub fn builder(seed: u64) -> SimulationBuilder {
+    pub fn builder(seed: u64) -> SimulationBuilder<H> {
         SimulationBuilder {
             seed,
             faults: Faults::default(),
             limits: Limits::default(),
             deadlines: Deadlines::default(),
             origin: OriginPolicy::default(),
+            handler: PhantomData,
         }
     }
 

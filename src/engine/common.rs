@@ -193,6 +193,8 @@ impl Common {
         let pending = &mut works[slot.work as usize].pending;
         if pending.capacity() == 0 {
             *pending = pool.take(expected);
+        } else {
+            pool.make_room(pending, expected);
         }
         let before = pending.len();
         write(pending);

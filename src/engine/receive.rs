@@ -241,6 +241,7 @@ fn piece<H: Handler>(
         let roomy = pool.take(payload.len() * 2);
         pool.give(std::mem::replace(&mut work.assembly, roomy));
     }
+    pool.make_room(&mut work.assembly, payload.len());
     work.assembly.extend_from_slice(payload);
     if last {
         let assembly = std::mem::take(&mut work.assembly);

@@ -6,7 +6,14 @@ use ringwire::Limits;
 use std::time::Duration;
 
 fn small() -> Setup {
-    let limits = Limits { max_outbox_bytes: 100_000, pause_receive_bytes: 20_000, ..Limits::default() };
+    let limits = Limits {
+        max_outbox_bytes: 100_000,
+        pause_receive_bytes: 20_000,
+        // A turn's echoes fit the outbox above the pause.
+        receive_buffer_bytes: 4_096,
+        max_receive_bytes_per_turn: 32_768,
+        ..Limits::default()
+    };
     Setup { limits, ..Setup::default() }
 }
 
@@ -72,7 +79,7 @@ on_every_driver! {
         }
         peer.expect_text("drained");
         stage.wait("a", "drain");
-        assert_eq!(stage.metric("ringwire_outbox_bytes"), 0);
+        stage.wait_metric("ringwire_outbox_bytes", 0);
         peer.check_echo("and on");
     }
 

@@ -2,7 +2,7 @@
 
 use crate::peer::{Peer, bare, binary, close, frame, text};
 use crate::stage::{Setup, Stage};
-use ringwire::Limits;
+use ringwire::{Deadlines, Limits};
 
 /// What breaks the protocol, and the code it is told.
 fn violations() -> Vec<(&'static str, Vec<u8>, u16)> {
@@ -209,6 +209,23 @@ on_every_driver! {
         stage.wait_metric("ringwire_connections", 0);
         assert!(stage.notes.of("never").is_empty());
         stage.open("/").check_echo("unharmed");
+    }
+
+    /// Receiving was paused when the connection ended: the peer's FIN is seen all the same.
+    fn hangs_up_after_a_pause(on) {
+        let deadlines = Deadlines { close_ms: 60_000, ..Deadlines::default() };
+        let stage = Stage::new(on, Setup { deadlines, ..Setup::default() });
+        let mut peer = stage.narrow_peer();
+        peer.stop_reading();
+        let last = "GET /bytes?3000000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let request = "GET /bytes?3000000 HTTP/1.1\r\nHost: a\r\n\r\n";
+        peer.send(&[request.as_bytes(), last.as_bytes(), &[b'x'; 10_000]].concat());
+        stage.until("receiving pauses", || stage.metric("ringwire_receive_pauses_total") > 0);
+        peer.start_reading();
+        peer.expect_http(200);
+        peer.expect_refused(200);
+        drop(peer);
+        stage.wait_metric("ringwire_connections", 0);
     }
 
     /// A Close frame and the end of its connection in one breath.

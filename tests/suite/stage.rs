@@ -116,7 +116,7 @@ impl Stage {
     }
 
     fn simulated(setup: Setup, notes: Notes) -> Self {
-        let simulation = Simulation::<Service>::builder(setup.seed)
+        let simulation = Simulation::builder(setup.seed)
             .faults(setup.faults)
             .limits(setup.limits)
             .deadlines(setup.deadlines)
@@ -220,6 +220,22 @@ impl Stage {
         let over = || self.notes.of(tag).last().is_some_and(|event| event.starts_with("close "));
         self.until(&format!("{tag}: the end"), over);
         self.notes.of(tag)
+    }
+
+    /// Does something again and again until the connection has ended; whether it has.
+    pub fn closed_while(&self, tag: &str, mut act: impl FnMut()) -> bool {
+        let begin = Instant::now();
+        for _ in 0..PATIENCE.as_millis() {
+            if self.notes.of(tag).last().is_some_and(|event| event.starts_with("close ")) {
+                return true;
+            }
+            act();
+            self.pass(Duration::from_millis(2));
+            if begin.elapsed() > PATIENCE {
+                break;
+            }
+        }
+        false
     }
 
     /// The id of an open connection.

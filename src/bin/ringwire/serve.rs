@@ -50,6 +50,10 @@ pub struct Options {
     #[arg(long, value_name = "MS", default_value_t = Deadlines::default().idle_ms)]
     idle_ms: u32,
 
+    /// How long a pinged connection may stay silent before it is cut, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = Deadlines::default().pong_ms)]
+    pong_ms: u32,
+
     /// How long a shutdown waits for peers to answer 1001, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = Deadlines::default().drain_ms)]
     drain_ms: u32,
@@ -70,14 +74,15 @@ pub fn run(options: Options) -> Result<(), Box<dyn Error>> {
     if let Err(error) = simd::forced() {
         eprintln!("ringwire: warning: RINGWIRE_SIMD is ignored: {error}; running {}", simd::level());
     }
-    let wants_uring = matches!(options.driver, Driver::Auto);
+    let prefers_uring = matches!(options.driver, Driver::Auto);
     let server = builder(options)?.bind()?;
-    if wants_uring && server.driver() != "uring" {
+    let fallback = prefers_uring && server.driver() != "uring";
+    if fallback {
         eprintln!("ringwire: warning: {}", server.driver_reason());
     }
     end_on_signals(server.handle())?;
     let remote = server.remote();
-    let info = Bytes::from(info(&server));
+    let info = Bytes::from(info(&server, fallback));
     let opening = Opening::of(&server);
     server.run(|shard| {
         opening.shard_started(shard);
@@ -92,8 +97,12 @@ fn builder(options: Options) -> Result<ServerBuilder, Box<dyn Error>> {
         max_outbox_bytes: options.max_message_bytes + OUTBOX_BEYOND_MESSAGE_BYTES,
         ..Limits::default()
     };
-    let deadlines =
-        Deadlines { idle_ms: options.idle_ms, drain_ms: options.drain_ms, ..Deadlines::default() };
+    let deadlines = Deadlines {
+        idle_ms: options.idle_ms,
+        pong_ms: options.pong_ms,
+        drain_ms: options.drain_ms,
+        ..Deadlines::default()
+    };
     let mut builder = Server::builder().limits(limits).deadlines(deadlines).driver(match options.driver {
         Driver::Auto => DriverChoice::Auto,
         Driver::Uring => DriverChoice::Uring,
