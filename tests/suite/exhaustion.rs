@@ -119,3 +119,22 @@ fn sim_descriptors_run_out() {
     let simulation = stage.sim().unwrap().borrow();
     assert_eq!(simulation.net().injected(Fault::AcceptFailure), failures);
 }
+
+/// Accepting fails while the server is going away: nothing is tried again and again.
+#[test]
+fn failing_to_accept_while_draining_does_not_spin() {
+    let faults = Faults { accept_failure_permille: 1_000, ..Faults::none() };
+    let stage = Stage::new(On::Sim, Setup { faults: Faults::none(), ..Setup::default() });
+    let mut peer = stage.open("/?tag=a");
+    stage.sim().unwrap().borrow().net().set_faults(faults);
+    let _waiting = stage.peer();
+    {
+        let mut simulation = stage.sim().unwrap().borrow_mut();
+        simulation.shutdown();
+        let turns = stage.metric("ringwire_turns_total");
+        simulation.advance(Duration::from_secs(4));
+        let turns = stage.metric("ringwire_turns_total") - turns;
+        assert!(turns < 100, "{turns} turns in 4 s of waiting");
+    }
+    peer.expect_close(1001);
+}

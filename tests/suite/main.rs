@@ -23,6 +23,7 @@ macro_rules! on_every_driver {
     };
 }
 
+mod addresses;
 mod attacks;
 mod backpressure;
 mod callbacks;
