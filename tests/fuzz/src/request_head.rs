@@ -107,6 +107,8 @@ fn check_parts(head: &Head<'_>) {
         let first = head.headers().find(|(other, _)| other.eq_ignore_ascii_case(name));
         assert_eq!(head.header_bytes(&name.to_ascii_uppercase()), first.map(|(_, value)| value));
     }
+    let hosts = head.values("host").count();
+    assert!(hosts == 1 || (hosts == 0 && head.minor_version() == 0), "{hosts} hosts");
     match head.target() {
         "*" => assert_eq!(head.method(), "OPTIONS"),
         target if target.starts_with('/') => {

@@ -17,7 +17,12 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     }
     add("extension_header", &[0x1f], b"a; b=\"c\", ");
     add("extension_header", &[2], b"chat, superchat,, x-y.z");
-    for origin in ["http://server.example:8080", "https://SERVER.example:08080", "http://server.example"] {
+    for origin in [
+        "http://server.example:8080",
+        "https://SERVER.example:08080",
+        "http://server.example",
+        "http://other.example:8080",
+    ] {
         add("extension_header", &[4], origin.as_bytes());
     }
     for answer in ANSWERS {
@@ -50,7 +55,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
 /// What a peer may send, for one mask.
 fn conversations(mask: Option<[u8; 4]>) -> Vec<Vec<u8>> {
     let text = "Grüße, 世界 😀";
-    let mut streams = vec![Vec::new(); 6];
+    let mut streams = vec![Vec::new(); 7];
     encode_message(&mut streams[0], Kind::Text, text.as_bytes(), mask);
     encode_message(&mut streams[0], Kind::Binary, &[0; 126], mask);
     encode_close(&mut streams[0], Some(CloseCode::NORMAL), "done", mask);
@@ -65,6 +70,8 @@ fn conversations(mask: Option<[u8; 4]>) -> Vec<Vec<u8>> {
     encode_message(&mut streams[4], Kind::Text, b"inside", mask);
     streams[5].extend_from_slice(&[0x82, if mask.is_some() { 0xff } else { 0x7f }]);
     streams[5].extend_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
+    // A length in a longer form than it needs.
+    streams[6].extend_from_slice(&[0x82, if mask.is_some() { 0xfe } else { 0x7e }, 0, 2, 0, 0, 0, 0, 0, 0]);
     streams
 }
 
@@ -86,13 +93,14 @@ pub fn upgrade_request() -> Vec<u8> {
     request
 }
 
-const HEADS: [&str; 9] = [
+const HEADS: [&str; 10] = [
     "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     "\r\nGET /chat?room=7 HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET / HTTP/1.0\r\n\r\n",
     "POST /x HTTP/1.1\r\nHost: [::1]:80\r\nContent-Length: 3\r\n\r\nabcHEAD / HTTP/1.1\r\nHost: b\r\n\r\n",
     "GET http://a.example:80/p?q HTTP/1.1\r\nHost: b\r\nCookie: session=\"1\"; x=2\r\n\r\n",
     "OPTIONS * HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
     "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nExpect: 100-continue\r\nContent-Length: 70\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n",
     "GET / HTTP/1.1\r\nHost: a\r\n Folded: x\r\nX:\ty \r\n\r\n",
     "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c, websocket\r\nConnection: keep-alive, Upgrade\r\n\
      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: http://a\r\n\r\n",
@@ -109,12 +117,14 @@ const EXTENSIONS: [&str; 6] = [
     "a; b=\"\\",
 ];
 
-const ANSWERS: [&str; 5] = [
+const ANSWERS: [&str; 6] = [
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
      Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n\x01\x00",
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n\
      Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
      Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xO0=\r\n\r\n",
     "HTTP/1.1 302 Found\r\nLocation: https://elsewhere.example/\r\n\r\n",
     "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
     "\r\nHTTP/1.0 200 OK\r\n\r\n",

@@ -29,6 +29,8 @@ pub struct Peer {
     said_head: Option<usize>,
     /// It broke the connection, or went: it need not hear all.
     gone: bool,
+    /// It stopped reading once: `write_ms` may have ended it.
+    stalled: bool,
     write_ended: bool,
 }
 
@@ -36,7 +38,8 @@ impl Peer {
     pub fn new(far: SimPeer) -> Self {
         let addr = far.addr();
         let [said, heard] = Default::default();
-        Self { far, addr, role: Role::Client, said, heard, said_head: None, gone: false, write_ended: false }
+        let (gone, stalled, write_ended) = Default::default();
+        Self { far, addr, role: Role::Client, said, heard, said_head: None, gone, stalled, write_ended }
     }
 
     /// A client that begins with a handshake as it should be.
@@ -87,7 +90,10 @@ impl Peer {
                 self.far.shutdown_write();
                 self.write_ended = true;
             }
-            6 => self.far.stop_reading(),
+            6 => {
+                self.far.stop_reading();
+                self.stalled = true;
+            }
             7 => self.far.start_reading(),
             8 => {
                 match how {
@@ -198,6 +204,8 @@ impl Peer {
         match (life.ended, said.seen.last()) {
             (Some(Ending::Violation(code)), Some(Seen::Broke(violation))) => {
                 assert_eq!(code, violation.close_code());
+                let must_be_told = !self.gone && !self.stalled && !self.far.saw_reset() && !hurried;
+                assert!(!must_be_told || closed.is_some(), "{violation:?}, and nothing is said");
                 // Unless this end had closed before.
                 let told = closed.flatten();
                 assert!(life.closing || hurried || told.is_none_or(|told| told == code || told.0 >= 4000));
