@@ -183,7 +183,12 @@ pub(crate) struct Accept<S> {
 impl<S> Upgrade<S> {
     /// Opens the connection with this state.
     pub fn accept(state: S) -> Self {
-        Self(Decision::Accept(Accept { state, subprotocol: None, headers: Headers::default(), stream: false }))
+        Self(Decision::Accept(Accept {
+            state,
+            subprotocol: None,
+            headers: Headers::default(),
+            stream: false,
+        }))
     }
 
     /// Refuses with a response of any status but 101.

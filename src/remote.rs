@@ -80,12 +80,7 @@ impl Remote {
     ///
     /// # Errors
     /// See [`RemoteError`].
-    pub fn close(
-        &self,
-        id: ConnId,
-        code: CloseCode,
-        reason: impl Into<String>,
-    ) -> Result<(), RemoteError> {
+    pub fn close(&self, id: ConnId, code: CloseCode, reason: impl Into<String>) -> Result<(), RemoteError> {
         self.post(id, Command::Close { id, code, reason: reason.into() })
     }
 

@@ -98,7 +98,8 @@ impl ServerBuilder {
             return Err(ServerError::Config(format!("{shards} shards: give 1 to {MAX_SHARDS}")));
         }
         check_limits(&self.limits)?;
-        let (chosen, reason) = probe::choose(self.driver).map_err(|refused| ServerError::Driver(refused.to_string()))?;
+        let (chosen, reason) =
+            probe::choose(self.driver).map_err(|refused| ServerError::Driver(refused.to_string()))?;
         let mut listeners: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
         let mut local_addrs = Vec::new();
         for addr in self.addrs {

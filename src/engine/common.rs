@@ -179,7 +179,13 @@ impl Common {
     }
 
     /// Appends bytes to the connection's outbox, whatever its limit.
-    pub fn append(&mut self, slot: &mut Slot, token: Token, expected: usize, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn append(
+        &mut self,
+        slot: &mut Slot,
+        token: Token,
+        expected: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         self.work(slot);
         let Self { works, pool, .. } = self;
         let pending = &mut works[slot.work as usize].pending;

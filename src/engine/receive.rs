@@ -173,6 +173,7 @@ fn decode<H: Handler>(
                 closed_by_peer(handler, token, slot, state, common, code, reason);
                 return Outcome::Ended;
             }
+            Item::Deflated { .. } => {}
             Item::Pong { .. } | Item::Message { .. } | Item::Piece { .. } | Item::Ping { .. } => {}
         }
     }

@@ -119,11 +119,7 @@ impl Stats {
 
 /// Appends all shards' metrics in Prometheus' text format (version 0.0.4). `driver` names the
 /// driver that runs.
-pub fn write_prometheus<'a>(
-    out: &mut String,
-    driver: &str,
-    shards: impl Iterator<Item = &'a Stats> + Clone,
-) {
+pub fn write_prometheus<'a>(out: &mut String, driver: &str, shards: impl Iterator<Item = &'a Stats> + Clone) {
     let _ = writeln!(out, "# HELP ringwire_info The driver that carries the bytes.");
     let _ = writeln!(out, "# TYPE ringwire_info gauge\nringwire_info{{driver=\"{driver}\"}} 1");
     for (name, kind, help, read) in METRICS {
