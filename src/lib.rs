@@ -61,7 +61,10 @@ mod server;
 pub mod simd;
 pub mod ws;
 
-pub use config::{Deadlines, DriverChoice, Limits, ListenAddr, OriginPolicy, ParseListenAddrError};
+pub use config::{
+    Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, OriginPolicy,
+    ParseListenAddrError,
+};
 pub use driver::{PeerAddr, sim};
 pub use error::ServerError;
 pub use handler::{
@@ -70,4 +73,4 @@ pub use handler::{
 };
 pub use remote::{Remote, RemoteError};
 pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo};
-pub use ws::{CloseCode, Message};
+pub use ws::{CloseCode, Message, Prepared};

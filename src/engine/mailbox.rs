@@ -49,7 +49,12 @@ pub struct Inbox<T> {
 /// A mailbox of at most `limit` commands whose posts end the wait of `waker`'s driver.
 pub fn mailbox<T>(limit: u32, waker: Waker) -> (Mailbox<T>, Inbox<T>) {
     let (sender, receiver) = channel();
-    let gate = Arc::new(Gate { notified: AtomicBool::new(false), queued: AtomicU32::new(0), limit, waker });
+    let gate = Arc::new(Gate {
+        notified: AtomicBool::new(false),
+        queued: AtomicU32::new(0),
+        limit,
+        waker,
+    });
     (Mailbox { queue: sender, gate: gate.clone() }, Inbox { queue: receiver, gate })
 }
 

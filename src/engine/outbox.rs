@@ -73,7 +73,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 if sends_fin_first(slot) {
                     self.driver.shutdown(token);
                 }
-                self.common.release_idle_work(slot);
+                self.common.release_idle_work(slot, token);
                 self.arm_within(token, self.common.deadlines.close_ms);
                 return;
             }
@@ -97,7 +97,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 return self.finish_after_eof(token);
             }
         }
-        self.common.release_idle_work(slot);
+        self.common.release_idle_work(slot, token);
     }
 
     /// The peer sent FIN while its requests were put off, and all are answered now.

@@ -89,7 +89,9 @@ impl PeerTable {
             PeerAddr::Ip(SocketAddr::V4(addr)) => {
                 PackedPeer::V4 { ip: (*addr.ip()).into(), port: addr.port() }
             }
-            PeerAddr::Ip(addr @ SocketAddr::V6(_)) => PackedPeer::V6 { index: self.v6.insert(addr) as u32 },
+            PeerAddr::Ip(addr @ SocketAddr::V6(_)) => {
+                PackedPeer::V6 { index: self.v6.insert(addr) as u32 }
+            }
         }
     }
 

@@ -72,9 +72,10 @@ impl<S> Table<S> {
 
     /// Appends the tokens of all connections to `out`.
     pub fn tokens(&self, out: &mut Vec<Token>) {
-        out.extend(
-            self.slots.iter().map(|(index, slot)| Token { slot: index as u32, generation: slot.generation }),
-        );
+        out.extend(self.slots.iter().map(|(index, slot)| Token {
+            slot: index as u32,
+            generation: slot.generation,
+        }));
     }
 }
 

@@ -81,12 +81,13 @@ impl Writer {
             Message::Text(text) => (Kind::Text, text.as_bytes()),
             Message::Binary(bytes) => (Kind::Binary, bytes),
         };
-        match &mut self.deflate {
-            Some(deflate) if bytes.len() >= deflate.min_bytes => {
-                deflate.deflater.compress(bytes, deflate.takeover, &mut deflate.scratch);
-                encode_deflated(&mut self.output, kind, &deflate.scratch, mask);
-            }
-            _ => encode_message(&mut self.output, kind, bytes, mask),
+        if let Some(deflate) = &mut self.deflate
+            && bytes.len() >= deflate.min_bytes
+            && deflate.deflater.compress(bytes, deflate.takeover, &mut deflate.scratch)
+        {
+            encode_deflated(&mut self.output, kind, &deflate.scratch, mask);
+        } else {
+            encode_message(&mut self.output, kind, bytes, mask);
         }
         Ok(())
     }

@@ -192,6 +192,11 @@ impl<'a> Offer<'a> {
     /// `takeover` neither end keeps its window, whatever the configuration says.
     pub fn agree_deflate(&mut self, config: &DeflateConfig, takeover: bool) -> Option<DeflateParams> {
         self.deflate = DeflateAnswer::choose(self.extensions(), config, takeover);
+        self.deflate()
+    }
+
+    /// What [`agree_deflate`](Self::agree_deflate) agreed upon.
+    pub fn deflate(&self) -> Option<DeflateParams> {
         self.deflate.map(DeflateAnswer::params)
     }
 

@@ -20,6 +20,7 @@ pub mod deflate;
 pub mod extension;
 pub mod handshake;
 mod origin;
+mod prepared;
 
 pub use close::{CloseCode, Violation};
 pub use codec::{Closing, Codec, Event, Message, Writer};
@@ -27,4 +28,5 @@ pub use frame::{
     FrameHead, Kind, MAX_CONTROL_PAYLOAD, MAX_HEADER, Opcode, Role, encode_close, encode_deflated,
     encode_fragment, encode_frame, encode_message, encode_ping, encode_pong, header_len, write_header,
 };
+pub use prepared::Prepared;
 pub use session::{DecodeLimits, Item, MAX_CARRY, Session, State, wanted};

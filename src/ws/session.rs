@@ -185,6 +185,14 @@ impl Session {
         }
     }
 
+    /// Whether compressed messages may refer to those before them: their decompressor is to be kept.
+    pub const fn peer_keeps_window(&self) -> bool {
+        match self.deflate() {
+            Some(params) => params.incoming(self.role()).takeover,
+            None => false,
+        }
+    }
+
     /// Which end this is.
     #[inline]
     pub const fn role(&self) -> Role {

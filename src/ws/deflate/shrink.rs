@@ -9,7 +9,7 @@ use zlib_rs::{Deflate, DeflateFlush, Status};
 /// ```
 /// use ringwire::ws::deflate::Deflater;
 /// let mut out = Vec::new();
-/// Deflater::new(1, 15).compress(b"Hello", false, &mut out);
+/// assert!(!Deflater::new(1, 15).compress(b"Hello", false, &mut out), "nothing is gained");
 /// assert_eq!(out, [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00]); // RFC 7692 §7.2.3.1
 /// ```
 pub struct Deflater {
@@ -28,16 +28,20 @@ impl Deflater {
     /// Compresses a message into `out`, whose content is replaced. With `takeover` it may refer to
     /// messages before it.
     ///
+    /// Returns whether it is to be sent so: with `takeover` always, as messages after it may refer to
+    /// it; otherwise if it has become smaller.
+    ///
     /// # Panics
     /// If memory runs out.
-    pub fn compress(&mut self, message: &[u8], takeover: bool, out: &mut Vec<u8>) {
+    pub fn compress(&mut self, message: &[u8], takeover: bool, out: &mut Vec<u8>) -> bool {
         if !takeover {
             self.stream.reset();
         }
         // A flush with nothing to flush would write nothing (§7.2.3.6).
         if message.is_empty() {
             out.clear();
-            return out.push(0);
+            out.push(0);
+            return takeover;
         }
         // Enough for nearly all: fixed codes take at most 9 bits for a byte.
         out.resize(message.len() + message.len() / 8 + 64, 0);
@@ -58,6 +62,7 @@ impl Deflater {
         }
         debug_assert!(out[..written].ends_with(&TAIL));
         out.truncate(written - TAIL.len());
+        takeover || out.len() < message.len()
     }
 
     /// Bytes that a compressor of this window holds.
