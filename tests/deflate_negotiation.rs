@@ -107,8 +107,10 @@ fn the_server_takes_the_first_offer_that_it_can_serve() {
         Some("permessage-deflate; server_max_window_bits=10")
     );
     assert_eq!(
-        taken("permessage-deflate; server_max_window_bits=99, permessage-deflate; client_no_context_takeover")
-            .as_deref(),
+        taken(
+            "permessage-deflate; server_max_window_bits=99, permessage-deflate; client_no_context_takeover"
+        )
+        .as_deref(),
         Some("permessage-deflate; client_no_context_takeover")
     );
     assert_eq!(

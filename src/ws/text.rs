@@ -1,4 +1,7 @@
-#![allow(unsafe_code, reason = "text that the decoder has validated is handed out as str without a second pass")]
+#![allow(
+    unsafe_code,
+    reason = "text that the decoder has validated is handed out as str without a second pass"
+)]
 //! From validated bytes to `str`. The one contract: the bytes are all of a text message whose last
 //! part [`Session::decode`](super::Session::decode) or
 //! [`Inflating::step`](super::deflate::Inflating::step) has handed out.

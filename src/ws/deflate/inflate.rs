@@ -9,14 +9,14 @@ use zlib_rs::{Inflate, InflateFlush, Status};
 /// Inflated bytes of a message before its ratio is judged.
 const RATIO_GRACE_BYTES: u64 = 64 << 10;
 
-/// [`TAIL`], and a byte that an intact stream does not touch: it ends with the tail.
-const TAIL_AND_SENTINEL: [u8; TAIL.len() + 1] = [TAIL[0], TAIL[1], TAIL[2], TAIL[3], 0];
+/// [`TAIL`], and behind it an empty stored block, which an intact stream takes as such. After a
+/// truncated one the tail may look like an end of its block, but inside a byte: what is left of that
+/// byte are ones, and with them the stored block becomes an error or a final block.
+const TAIL_AND_PROBE: [u8; 9] = [TAIL[0], TAIL[1], TAIL[2], TAIL[3], 0x00, 0x00, 0x00, 0xff, 0xff];
 
 /// Inflates one message at a time.
 pub struct Inflater {
     stream: Inflate,
-    /// Bytes of [`TAIL`] that went in behind the message.
-    tail: usize,
 }
 
 impl Inflater {
@@ -25,13 +25,12 @@ impl Inflater {
 
     /// A decompressor for streams with windows of any size.
     pub fn new() -> Self {
-        Self { stream: Inflate::new(false, 15), tail: 0 }
+        Self { stream: Inflate::new(false, 15) }
     }
 
     /// Forgets the window, and the stream if it was corrupt.
     pub fn reset(&mut self) {
         self.stream.reset(false);
-        self.tail = 0;
     }
 
     /// Inflates some of `input` into `out`. Returns the bytes written and whether that is all there
@@ -39,40 +38,61 @@ impl Inflater {
     fn inflate(&mut self, input: &mut &[u8], ends: bool, out: &mut [u8]) -> Result<(usize, bool), Violation> {
         let mut written = 0;
         loop {
-            let in_tail = input.is_empty() && ends;
-            let (source, flush) = match in_tail {
-                true => (&TAIL_AND_SENTINEL[self.tail..], InflateFlush::Block),
-                false => (*input, InflateFlush::NoFlush),
-            };
-            let (before_in, before_out) = (self.stream.total_in(), self.stream.total_out());
-            let status = self.stream.decompress(source, &mut out[written..], flush);
-            let status = status.map_err(|_| Violation::CorruptDeflate)?;
-            let read = (self.stream.total_in() - before_in) as usize;
-            let wrote = (self.stream.total_out() - before_out) as usize;
-            written += wrote;
-            if in_tail {
-                self.tail += read;
-            } else {
-                *input = &input[read..];
+            let call = self.call(input, &mut out[written..], InflateFlush::NoFlush)?;
+            *input = &input[call.read..];
+            written += call.wrote;
+            if call.stream_end {
+                self.begin_stream(&out[..written])?;
             }
-            if status == Status::StreamEnd {
-                // A block with BFINAL (§7.2.3.4); a new stream follows, and may refer to what this
-                // message has said.
-                self.stream.reset(false);
-                self.stream.set_dictionary(&out[..written]).map_err(|_| Violation::CorruptDeflate)?;
-            } else if self.tail == TAIL.len() {
-                self.tail = 0;
-                return Ok((written, true));
-            } else if written == out.len() {
+            if written == out.len() {
                 return Ok((written, false));
-            } else if input.is_empty() && !ends {
-                return Ok((written, true));
-            }
-            if self.tail > TAIL.len() || (read == 0 && wrote == 0) {
+            } else if input.is_empty() {
+                break;
+            } else if call.read == 0 && call.wrote == 0 {
                 return Err(Violation::CorruptDeflate);
             }
         }
+        if ends {
+            self.take_tail(&mut out[written..])?;
+        }
+        Ok((written, true))
     }
+
+    /// The message is whole if what follows is taken for what it is, and says nothing.
+    fn take_tail(&mut self, room: &mut [u8]) -> Result<(), Violation> {
+        let (tail, probe) = (TAIL.len(), TAIL_AND_PROBE.len() - TAIL.len());
+        for (input, read) in [(&TAIL_AND_PROBE[..], tail), (&TAIL_AND_PROBE[tail..], probe)] {
+            let call = self.call(input, room, InflateFlush::Block)?;
+            if call.read != read || call.wrote > 0 || call.stream_end {
+                return Err(Violation::CorruptDeflate);
+            }
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, input: &[u8], out: &mut [u8], flush: InflateFlush) -> Result<Call, Violation> {
+        let (before_in, before_out) = (self.stream.total_in(), self.stream.total_out());
+        let status = self.stream.decompress(input, out, flush).map_err(|_| Violation::CorruptDeflate)?;
+        Ok(Call {
+            read: (self.stream.total_in() - before_in) as usize,
+            wrote: (self.stream.total_out() - before_out) as usize,
+            stream_end: status == Status::StreamEnd,
+        })
+    }
+
+    /// After a block with BFINAL a new stream follows (§7.2.3.4). It may refer to what has been `said`
+    /// in this step; who ends streams begins with a fresh window in practice.
+    fn begin_stream(&mut self, said: &[u8]) -> Result<(), Violation> {
+        self.stream.reset(false);
+        self.stream.set_dictionary(said).map(drop).map_err(|_| Violation::CorruptDeflate)
+    }
+}
+
+/// What one call of the engine did.
+struct Call {
+    read: usize,
+    wrote: usize,
+    stream_end: bool,
 }
 
 impl Default for Inflater {
@@ -83,7 +103,7 @@ impl Default for Inflater {
 
 impl fmt::Debug for Inflater {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inflater").field("tail", &self.tail).finish_non_exhaustive()
+        f.debug_struct("Inflater").finish_non_exhaustive()
     }
 }
 
