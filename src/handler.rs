@@ -10,7 +10,7 @@ use crate::engine::outbound::Connect;
 use crate::engine::slot::{Flags, Phase, Slot};
 use crate::engine::table::Table;
 use crate::http::{Head, Headers, InvalidHeader, Response};
-use crate::ws::{CloseCode, Kind, Message, Violation, handshake::Offer};
+use crate::ws::{CloseCode, Kind, Message, Prepared, Violation, handshake::Offer};
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
@@ -178,6 +178,7 @@ pub(crate) struct Accept<S> {
     pub(crate) subprotocol: Option<String>,
     pub(crate) headers: Headers,
     pub(crate) stream: bool,
+    pub(crate) compress: bool,
 }
 
 impl<S> Upgrade<S> {
@@ -188,6 +189,7 @@ impl<S> Upgrade<S> {
             subprotocol: None,
             headers: Headers::default(),
             stream: false,
+            compress: true,
         }))
     }
 
@@ -220,6 +222,13 @@ impl<S> Upgrade<S> {
     /// Messages come as fragments to [`Handler::fragment`], as they arrive and whatever their size.
     pub fn stream_fragments(self) -> Self {
         self.change(|accept| accept.stream = true)
+    }
+
+    /// Declines the client's offer to compress messages, where [`Compression`](crate::Compression)
+    /// would accept it: for messages that hold secrets beside text of others (RFC 7692 §9), or that
+    /// are compressed already.
+    pub fn without_compression(self) -> Self {
+        self.change(|accept| accept.compress = false)
     }
 
     fn change(mut self, change: impl FnOnce(&mut Accept<S>)) -> Self {
@@ -344,6 +353,21 @@ impl<S> Conn<'_, S> {
         self.common.send(self.slot, self.token, Kind::Binary, bytes)
     }
 
+    /// Sends a message uncompressed, whatever was agreed upon: for bytes that are compressed already,
+    /// or secret.
+    pub fn send_uncompressed(&mut self, message: Message<'_>) -> SendResult {
+        let (kind, bytes) = match message {
+            Message::Text(text) => (Kind::Text, text.as_bytes()),
+            Message::Binary(bytes) => (Kind::Binary, bytes),
+        };
+        self.common.send_plain(self.slot, self.token, kind, bytes)
+    }
+
+    /// Sends a message that goes to others as well; see [`Prepared`].
+    pub fn send_prepared(&mut self, prepared: &Prepared) -> SendResult {
+        self.common.send_prepared(self.slot, self.token, prepared)
+    }
+
     /// Sends a ping; of `payload`, the first 125 bytes. Pongs count as a sign of life and are not
     /// reported.
     pub fn ping(&mut self, payload: &[u8]) -> SendResult {
@@ -360,6 +384,11 @@ impl<S> Conn<'_, S> {
     /// Bytes sent that the peer's host has not taken yet.
     pub fn backpressure_bytes(&self) -> usize {
         self.common.queued(self.slot)
+    }
+
+    /// Whether this end and the peer agreed to compress messages (RFC 7692).
+    pub fn compresses(&self) -> bool {
+        self.slot.session.deflate().is_some()
     }
 
     /// Whether messages come as fragments.
@@ -419,4 +448,6 @@ pub struct ClientRequest {
     pub origin: Option<String>,
     /// Further header fields.
     pub headers: Vec<(String, String)>,
+    /// Offers no compression, whatever [`Compression`](crate::Compression) says.
+    pub no_compression: bool,
 }

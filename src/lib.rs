@@ -63,7 +63,10 @@ pub mod simd;
 mod simulation;
 pub mod ws;
 
-pub use config::{Deadlines, DriverChoice, Limits, ListenAddr, OriginPolicy, ParseListenAddrError};
+pub use config::{
+    Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, OriginPolicy,
+    ParseListenAddrError,
+};
 pub use driver::PeerAddr;
 #[doc(inline)]
 pub use driver::probe as doctor;
@@ -74,7 +77,7 @@ pub use handler::{
 };
 pub use remote::{Remote, RemoteError};
 pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo, available_cores};
-pub use ws::{CloseCode, Message};
+pub use ws::{CloseCode, Message, Prepared};
 
 /// A service in a simulated world: seeded, deterministic, without a kernel.
 ///

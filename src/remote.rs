@@ -4,7 +4,7 @@ use crate::engine::Command;
 use crate::engine::mailbox::{Mailbox, PostError};
 use crate::engine::stats::{Stats, write_prometheus};
 use crate::handler::ConnId;
-use crate::ws::{CloseCode, Kind};
+use crate::ws::{CloseCode, Kind, Prepared};
 use bytes::Bytes;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -74,6 +74,14 @@ impl Remote {
     /// See [`RemoteError`].
     pub fn send_binary(&self, to: ConnId, bytes: impl Into<Bytes>) -> Result<(), RemoteError> {
         self.post(to, Command::Send { to, kind: Kind::Binary, payload: bytes.into() })
+    }
+
+    /// Sends a message that goes to others as well; see [`Prepared`].
+    ///
+    /// # Errors
+    /// See [`RemoteError`].
+    pub fn send_prepared(&self, to: ConnId, prepared: &Prepared) -> Result<(), RemoteError> {
+        self.post(to, Command::SendPrepared { to, prepared: prepared.clone() })
     }
 
     /// Begins the closing handshake, as [`Conn::close`](crate::Conn::close) does.

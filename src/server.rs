@@ -1,6 +1,6 @@
 //! From configuration to running shards: probe, bind, pin, spawn, drain.
 
-use crate::config::{Deadlines, DriverChoice, Limits, ListenAddr, OriginPolicy};
+use crate::config::{Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, OriginPolicy};
 use crate::driver::epoll::Epoll;
 use crate::driver::listen::{self, Listener};
 use crate::driver::probe::{self, Chosen};
@@ -42,6 +42,7 @@ pub struct ServerBuilder {
     limits: Limits,
     deadlines: Deadlines,
     origin: OriginPolicy,
+    compression: Compression,
 }
 
 impl ServerBuilder {
@@ -88,6 +89,12 @@ impl ServerBuilder {
         self
     }
 
+    /// Whether messages are compressed; default [`Compression::Off`].
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
     /// Chooses the driver and binds the addresses. Peers wait in the backlog until [`Server::run`].
     ///
     /// # Errors
@@ -106,6 +113,9 @@ impl ServerBuilder {
             return Err(ServerError::Config(format!("{shards} shards: give 1 to {MAX_SHARDS}")));
         }
         check_limits(&self.limits)?;
+        if let Compression::Deflate(config) = &self.compression {
+            check_deflate(config)?;
+        }
         let (chosen, reason) =
             probe::choose(self.driver).map_err(|refused| ServerError::Driver(refused.to_string()))?;
         let mut listeners: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
@@ -135,6 +145,7 @@ impl ServerBuilder {
             limits: self.limits,
             deadlines: self.deadlines,
             origin: self.origin,
+            compression: self.compression,
             handle: ServerHandle { remote: Remote { directory }, asked: Arc::default() },
         })
     }
@@ -157,6 +168,17 @@ fn check_limits(limits: &Limits) -> Result<(), ServerError> {
     Ok(())
 }
 
+fn check_deflate(config: &DeflateConfig) -> Result<(), ServerError> {
+    let wrong = |text: &str| Err(ServerError::Config(text.to_owned()));
+    if !(1..=9).contains(&config.level) {
+        return wrong("the compression level must be from 1 to 9");
+    }
+    if !(8..=15).contains(&config.max_window_bits) || !(8..=15).contains(&config.max_peer_window_bits) {
+        return wrong("max_window_bits and max_peer_window_bits must be from 8 to 15");
+    }
+    Ok(())
+}
+
 /// A server whose addresses are bound.
 #[derive(Debug)]
 pub struct Server {
@@ -168,6 +190,7 @@ pub struct Server {
     limits: Limits,
     deadlines: Deadlines,
     origin: OriginPolicy,
+    compression: Compression,
     handle: ServerHandle,
 }
 
@@ -255,8 +278,9 @@ impl Server {
         H: Handler,
         F: Fn(&ShardInfo) -> H + Send + Sync,
     {
-        let Self { listeners, cores, limits, deadlines, origin, handle, .. } = self;
-        let plan = ShardPlan { factory, limits, deadlines, origin, remote: handle.remote.clone() };
+        let Self { listeners, cores, limits, deadlines, origin, compression, handle, .. } = self;
+        let remote = handle.remote.clone();
+        let plan = ShardPlan { factory, limits, deadlines, origin, compression, remote };
         thread::scope(|scope| {
             let (started, starts) = channel();
             let mut threads = Vec::new();
@@ -324,6 +348,7 @@ struct ShardPlan<F> {
     limits: Limits,
     deadlines: Deadlines,
     origin: OriginPolicy,
+    compression: Compression,
     remote: Remote,
 }
 
@@ -358,6 +383,7 @@ where
         limits: limits.clone(),
         deadlines: plan.deadlines.clone(),
         origin: plan.origin.clone(),
+        compression: plan.compression.clone(),
     };
     let stats = plan.remote.directory.stats[index].clone();
     let handler = (plan.factory)(&info);

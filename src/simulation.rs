@@ -5,7 +5,7 @@
 //! give one history, and whenever the shard comes to rest its books are checked, so that a test of
 //! a handler is one of the engine as well.
 
-use crate::config::{Deadlines, Limits, OriginPolicy};
+use crate::config::{Compression, Deadlines, Limits, OriginPolicy};
 use crate::driver::checked::Checked;
 use crate::driver::sim::{Faults, Sim, SimNet, SimPeer};
 use crate::driver::{Driver, DriverConfig};
@@ -97,6 +97,7 @@ pub struct SimulationBuilder<H> {
     limits: Limits,
     deadlines: Deadlines,
     origin: OriginPolicy,
+    compression: Compression,
     /// Known when it is built.
     handler: PhantomData<fn() -> H>,
 }
@@ -126,10 +127,16 @@ impl<H: Handler> SimulationBuilder<H> {
         self
     }
 
+    /// Whether and how messages are compressed; default [`Compression::Off`].
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
     /// Builds the world and the shard in it. `factory` is what [`Server::run`](crate::Server::run)
     /// is given; the shard has number 0 and no core.
     pub fn build(self, factory: impl FnOnce(&ShardInfo) -> H) -> Simulation<H> {
-        let Self { seed, faults, limits, deadlines, origin, handler: _ } = self;
+        let Self { seed, faults, limits, deadlines, origin, compression, handler: _ } = self;
         let net = SimNet::new(seed, faults);
         let driver_config = DriverConfig {
             max_connections: limits.max_connections,
@@ -148,7 +155,7 @@ impl<H: Handler> SimulationBuilder<H> {
             }),
         };
         let info = ShardInfo { index: 0, core: None, driver: Sim::NAME, remote: remote.clone() };
-        let config = CoreConfig { shard: 0, limits, deadlines, origin };
+        let config = CoreConfig { shard: 0, limits, deadlines, origin, compression };
         let clock = Clock::simulated(net.clock());
         let core = Core::new(driver, factory(&info), config, clock, inbox, stats);
         Simulation { net, core, remote, stopped: false }
@@ -164,6 +171,7 @@ impl<H: Handler> Simulation<H> {
             limits: Limits::default(),
             deadlines: Deadlines::default(),
             origin: OriginPolicy::default(),
+            compression: Compression::default(),
             handler: PhantomData,
         }
     }

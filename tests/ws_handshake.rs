@@ -260,7 +260,7 @@ proptest! {
         let consumed = response.len();
         response.extend_from_slice(b"\x81\x02hi");
         prop_assert_eq!(client.check_response(&response[..cut.index(consumed)]), Ok(None));
-        let established = Established { consumed, subprotocol: Some("v2".to_owned()) };
+        let established = Established { consumed, subprotocol: Some("v2".to_owned()), deflate: None };
         prop_assert_eq!(client.check_response(&response), Ok(Some(established)));
     }
 }

@@ -3,7 +3,9 @@
 //! Nothing here knows the driver: sending appends to a [`Work`] and marks the connection dirty;
 //! the turn hands every dirty connection's bytes to the driver at once.
 
+use super::deflate::Contexts;
 use super::entropy::Entropy;
+use super::inflate::Job;
 use super::pool::Pool;
 use super::slot::{Flags, NO_WORK, PeerTable, Phase, Slot};
 use super::stats::Stats;
@@ -11,7 +13,7 @@ use crate::config::{Deadlines, Limits, OriginPolicy};
 use crate::driver::Token;
 use crate::http::HeadScanner;
 use crate::ws::client::ClientHandshake;
-use crate::ws::{self, CloseCode, DecodeLimits, Kind, Role, State};
+use crate::ws::{self, CloseCode, DecodeLimits, Kind, Prepared, Role, State};
 use slab::Slab;
 use std::sync::Arc;
 
@@ -41,6 +43,8 @@ pub struct Work {
     pub request_bytes: usize,
     /// A message that is not whole yet.
     pub assembly: Vec<u8>,
+    /// A compressed message that is not whole yet.
+    pub inflating: Option<Box<Job>>,
     /// Pongs queued since the last flush.
     pub pongs: u8,
     /// The client role's handshake under way.
@@ -79,6 +83,8 @@ pub struct Common {
     pub deadlines: Deadlines,
     /// Who may open a WebSocket from a page.
     pub origin: OriginPolicy,
+    /// Compressors and decompressors.
+    pub deflate: Contexts,
     /// Busy connections' state.
     pub works: Slab<Work>,
     /// Free buffers.
@@ -133,21 +139,22 @@ impl Common {
 
     /// Gives the work back if nothing is left in it. What was half received when the connection
     /// ended is of no use any more.
-    pub fn release_idle_work(&mut self, slot: &mut Slot) {
+    pub fn release_idle_work(&mut self, slot: &mut Slot, token: Token) {
         let ended = slot.phase == Phase::Lingering;
         let Some(work) = self.existing_work(slot) else { return };
         let idle = work.pending.is_empty()
             && work.in_flight == 0
             && (ended || work.carry.is_empty())
             && work.handshake.is_none()
+            && work.inflating.is_none()
             && (ended || slot.flags.has(Flags::STREAM) || !slot.session.is_inside_message());
         if idle {
-            self.drop_work(slot);
+            self.drop_work(slot, token);
         }
     }
 
     /// Gives the work back with all that is in it.
-    pub fn drop_work(&mut self, slot: &mut Slot) {
+    pub fn drop_work(&mut self, slot: &mut Slot, token: Token) {
         if slot.work == NO_WORK {
             return;
         }
@@ -157,6 +164,9 @@ impl Common {
         self.pool.give(work.pending);
         self.pool.give(work.carry);
         self.pool.give(work.assembly);
+        if let Some(inflater) = work.inflating.and_then(|job| job.into_inflater()) {
+            self.deflate.take_back(token.slot, slot.session.peer_keeps_window(), inflater);
+        }
         if self.works.is_empty() && self.works.capacity() > MAX_IDLE_WORKS {
             self.works = Slab::new();
         }
@@ -202,9 +212,55 @@ impl Common {
         self.mark_dirty(slot, token);
     }
 
-    /// Sends one message.
+    /// Sends one message, compressed if the connection compresses and the message is worth it.
     #[inline]
     pub fn send(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
+        if slot.session.deflate().is_some() && payload.len() >= self.deflate.min_bytes() {
+            return self.send_as(slot, token, payload, |common, slot, token, mask| {
+                common.append_deflated(slot, token, kind, payload, mask);
+            });
+        }
+        self.send_plain(slot, token, kind, payload)
+    }
+
+    /// Sends one message as it is.
+    #[inline]
+    pub fn send_plain(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
+        self.send_as(slot, token, payload, |common, slot, token, mask| {
+            let frame = ws::MAX_HEADER + payload.len();
+            common.append(slot, token, frame, |out| ws::encode_message(out, kind, payload, mask));
+        })
+    }
+
+    /// Sends one message that may go to others as well.
+    pub fn send_prepared(&mut self, slot: &mut Slot, token: Token, prepared: &Prepared) -> SendResult {
+        let (kind, payload) = prepared.parts();
+        let role = slot.session.role();
+        let deflate = slot.session.deflate().filter(|_| payload.len() >= self.deflate.min_bytes());
+        if role == Role::Client || deflate.is_some_and(|params| params.outgoing(role).takeover) {
+            return self.send(slot, token, kind, payload);
+        }
+        self.send_as(slot, token, payload, |common, slot, token, _| {
+            let frame = match deflate {
+                None => prepared.plain(),
+                Some(params) => prepared.deflated(params.outgoing(role).bits, |payload| {
+                    common.deflate.compress(token.slot, params, role, payload)
+                }),
+            };
+            common.append(slot, token, frame.len(), |out| out.extend_from_slice(frame));
+        })
+    }
+
+    /// What all ways of sending a message share: whether it may be, and the counting. Room in the
+    /// outbox is judged by its size as it is.
+    #[inline(always)]
+    fn send_as(
+        &mut self,
+        slot: &mut Slot,
+        token: Token,
+        payload: &[u8],
+        append: impl FnOnce(&mut Self, &mut Slot, Token, Option<[u8; 4]>),
+    ) -> SendResult {
         if slot.phase != Phase::Open || slot.session.state() != State::Open {
             return SendResult::Closed;
         }
@@ -219,7 +275,7 @@ impl Common {
             Ok(mask) => mask,
             Err(refused) => return refused,
         };
-        self.append(slot, token, frame, |out| ws::encode_message(out, kind, payload, mask));
+        append(self, slot, token, mask);
         self.stats.messages_sent.add(1);
         self.stats.message_bytes_sent.add(payload.len() as u64);
         if self.works[slot.work as usize].in_flight == 0 {
@@ -228,6 +284,37 @@ impl Common {
             slot.flags.set(Flags::WANTS_DRAIN);
             SendResult::Queued
         }
+    }
+
+    fn append_deflated(
+        &mut self,
+        slot: &mut Slot,
+        token: Token,
+        kind: Kind,
+        payload: &[u8],
+        mask: Option<[u8; 4]>,
+    ) {
+        let role = slot.session.role();
+        let Some(params) = slot.session.deflate() else { return };
+        self.work(slot);
+        let Self { works, pool, deflate, stats, .. } = self;
+        let deflated = deflate.compress(token.slot, params, role, payload);
+        let content = deflated.unwrap_or(payload);
+        let pending = &mut works[slot.work as usize].pending;
+        if pending.capacity() == 0 {
+            *pending = pool.take(ws::MAX_HEADER + content.len());
+        }
+        let before = pending.len();
+        match deflated {
+            Some(deflated) => {
+                ws::encode_deflated(pending, kind, deflated, mask);
+                stats.messages_deflated.add(1);
+                stats.deflated_bytes_sent.add(deflated.len() as u64);
+            }
+            None => ws::encode_message(pending, kind, payload, mask),
+        }
+        self.outbox_bytes += pending.len() - before;
+        self.mark_dirty(slot, token);
     }
 
     fn control_room(&self, slot: &Slot) -> bool {

@@ -8,7 +8,9 @@ mod audit;
 pub mod clock;
 pub mod common;
 mod deadlines;
+pub mod deflate;
 pub mod entropy;
+pub mod inflate;
 pub mod mailbox;
 pub mod outbound;
 mod outbox;
@@ -20,13 +22,14 @@ pub mod stats;
 pub mod table;
 pub mod wheel;
 
-use crate::config::{Deadlines, Limits, OriginPolicy};
+use crate::config::{Compression, Deadlines, Limits, OriginPolicy};
 use crate::driver::{Driver, Event, PeerAddr, Token};
 use crate::handler::{CloseReason, Conn, ConnId, Handler, Shard};
-use crate::ws::{CloseCode, Kind, Role, Session};
+use crate::ws::{CloseCode, Kind, Prepared, Role, Session};
 use bytes::Bytes;
 use clock::Clock;
 use common::Common;
+use deflate::Contexts;
 use entropy::Entropy;
 use mailbox::Inbox;
 use outbound::{Connect, ConnectError};
@@ -58,6 +61,13 @@ pub enum Command {
         /// The payload.
         payload: Bytes,
     },
+    /// Send a message that goes to many.
+    SendPrepared {
+        /// To whom.
+        to: ConnId,
+        /// What.
+        prepared: Prepared,
+    },
     /// Begin the closing handshake.
     Close {
         /// Of whom.
@@ -85,6 +95,8 @@ pub struct CoreConfig {
     pub deadlines: Deadlines,
     /// Who may open a WebSocket from a page.
     pub origin: OriginPolicy,
+    /// Whether messages are compressed.
+    pub compression: Compression,
 }
 
 /// See the module's documentation.
@@ -140,6 +152,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             limits,
             deadlines: config.deadlines,
             origin: config.origin,
+            deflate: Contexts::new(config.compression),
             works: Slab::new(),
             dirty: Vec::new(),
             stats,
@@ -310,7 +323,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
     fn on_closed(&mut self, token: Token) {
         self.wheel_cancel(token);
         let Some(mut slot) = self.table.remove(token) else { return };
-        self.common.drop_work(&mut slot);
+        self.common.drop_work(&mut slot, token);
+        self.common.deflate.disown(token.slot);
         slot.dismantle(&mut self.common.peers);
         self.fill_room();
     }
@@ -340,6 +354,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
             match command {
                 Command::Send { to, kind, payload } => self.with_conn(to, |common, slot, token| {
                     common.send(slot, token, kind, &payload);
+                }),
+                Command::SendPrepared { to, prepared } => self.with_conn(to, |common, slot, token| {
+                    common.send_prepared(slot, token, &prepared);
                 }),
                 Command::Close { id, code, reason } => self.with_conn(id, |common, slot, token| {
                     common.close(slot, token, Some(code), &reason);
@@ -437,6 +454,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
         stats.outbox_bytes.set(self.common.outbox_bytes as u64);
         stats.pool_bytes.set(self.common.pool.free_bytes() as u64);
         stats.busy_connections.set(self.common.works.len() as u64);
+        stats.takeover_bytes.set(self.common.deflate.owned_bytes() as u64);
+        stats.inflaters_lent.set(self.common.deflate.lent().into());
         stats.absorb(&self.driver.stats());
     }
 }

@@ -6,6 +6,7 @@ use crate::driver::{Driver, PeerAddr, Token};
 use crate::handler::{ClientRequest, Handler};
 use crate::ws::Role;
 use crate::ws::client::{ClientError, ClientHandshake, InvalidRequest};
+use crate::ws::deflate::DeflateOffer;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -51,7 +52,12 @@ pub struct Connect<S> {
 }
 
 impl ClientRequest {
-    fn handshake(&self, to: SocketAddr, key: [u8; 16]) -> Result<ClientHandshake, InvalidRequest> {
+    fn handshake(
+        &self,
+        to: SocketAddr,
+        key: [u8; 16],
+        deflate: Option<DeflateOffer>,
+    ) -> Result<ClientHandshake, InvalidRequest> {
         let host = if self.host.is_empty() { to.to_string() } else { self.host.clone() };
         let path = if self.path.is_empty() { "/" } else { &self.path };
         let mut handshake = ClientHandshake::new(&host, path, key)?;
@@ -64,7 +70,10 @@ impl ClientRequest {
         for (name, value) in &self.headers {
             handshake = handshake.header(name.clone(), value.clone())?;
         }
-        Ok(handshake)
+        Ok(match deflate.filter(|_| !self.no_compression) {
+            Some(offer) => handshake.deflate(offer),
+            None => handshake,
+        })
     }
 }
 
@@ -105,8 +114,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 return self.fill_room();
             }
         };
+        let deflate = self.common.deflate.offer();
         let handshake = match self.common.entropy.key() {
-            Ok(key) => connect.request.handshake(connect.to, key).map_err(ConnectError::Request),
+            Ok(key) => connect.request.handshake(connect.to, key, deflate).map_err(ConnectError::Request),
             Err(error) => Err(ConnectError::Io(error)),
         };
         let handshake = match handshake {

@@ -75,7 +75,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                     // Or the peer's FIN would not be seen.
                     self.driver.resume(token);
                 }
-                self.common.release_idle_work(slot);
+                self.common.release_idle_work(slot, token);
                 self.arm_within(token, self.common.deadlines.close_ms);
                 return;
             }
@@ -93,7 +93,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
         self.resume(token);
         let Some((slot, _)) = self.table.get(token) else { return };
-        self.common.release_idle_work(slot);
+        self.common.release_idle_work(slot, token);
     }
 
     /// Receives again from a connection whose queue has become short.

@@ -1,6 +1,7 @@
 //! From received bytes to the handler: frames, messages, and what ends a connection.
 
 use super::common::Common;
+use super::inflate::deflated_piece;
 use super::slot::{Flags, Phase, Slot};
 use super::{Core, requests, tell_close};
 use crate::driver::{Driver, Lease, Token};
@@ -45,7 +46,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
         let Some((slot, _)) = self.table.get(token) else { return };
         if slot.work != super::slot::NO_WORK {
-            self.common.release_idle_work(slot);
+            self.common.release_idle_work(slot, token);
             if slot.phase == Phase::Head || !slot.flags.has(Flags::DIRTY) {
                 // Requests that were put off wait for the end of a pause, which must have begun. And
                 // the flush does not come by what is merely not whole.
@@ -199,13 +200,28 @@ fn decode<H: Handler>(
                 closed_by_peer(handler, token, slot, state, common, code, reason);
                 return Outcome::Ended;
             }
+            Item::Deflated { kind, payload, first, last } if listening => {
+                let Some(opened) = state.as_mut() else { return Outcome::Abort };
+                let conn = &mut Conn { token, slot, state: opened, common };
+                if let Err(violation) = deflated_piece(handler, conn, kind, &input[payload], first, last) {
+                    slot.session.fail();
+                    fail(handler, token, slot, state, common, violation);
+                    return Outcome::Ended;
+                }
+            }
+            Item::Deflated { .. } => {}
             Item::Pong { .. } | Item::Message { .. } | Item::Piece { .. } | Item::Ping { .. } => {}
         }
     }
 }
 
 #[inline]
-fn deliver<H: Handler>(handler: &mut H, conn: &mut Conn<'_, H::State>, kind: Kind, payload: &[u8]) {
+pub(super) fn deliver<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<'_, H::State>,
+    kind: Kind,
+    payload: &[u8],
+) {
     conn.common.stats.messages_received.add(1);
     conn.common.stats.message_bytes_received.add(payload.len() as u64);
     if conn.slot.flags.has(Flags::STREAM) {
@@ -219,7 +235,7 @@ fn deliver<H: Handler>(handler: &mut H, conn: &mut Conn<'_, H::State>, kind: Kin
     handler.message(conn, message);
 }
 
-fn piece<H: Handler>(
+pub(super) fn piece<H: Handler>(
     handler: &mut H,
     conn: &mut Conn<'_, H::State>,
     kind: Kind,

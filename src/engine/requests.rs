@@ -10,6 +10,7 @@ use super::tell_open;
 use crate::driver::Token;
 use crate::handler::{Accept, ConnectError, Decision, Handler, Request};
 use crate::http::{self, Body, HEADER_SLOT, Head, HeadScanner, MAX_HEADERS, Response};
+use crate::ws::deflate::DeflateParams;
 use crate::ws::handshake::{self, Offer};
 
 /// Where serving requests stopped.
@@ -197,11 +198,16 @@ fn upgrade<H: Handler>(
     let decision = match handshake::evaluate(head, &common.origin) {
         _ if common.draining => Err(Response::text(503, "The server is going away.\n")),
         Err(refusal) => Err(refusal.into()),
-        Ok(offer) => {
+        Ok(mut offer) => {
             let peer = common.peers.get(slot);
             match handler.upgrade(&Request { head, body: &[], peer, offer: Some(&offer) }).0 {
                 Decision::Reject(response) => Err(response),
-                Decision::Accept(accept) => Ok((offer, accept)),
+                Decision::Accept(accept) => {
+                    if let Some((config, takeover)) = common.deflate.terms().filter(|_| accept.compress) {
+                        offer.agree_deflate(config, takeover);
+                    }
+                    Ok((offer, accept))
+                }
             }
         }
     };
@@ -241,7 +247,16 @@ fn answer<S>(
         written = offer.write_response(out, subprotocol, &accept.headers);
     });
     debug_assert!(written.is_ok());
+    agreed(common, slot, token, offer.deflate());
     Ok((accept.state, accept.stream))
+}
+
+/// Remembers what the handshake agreed upon.
+fn agreed(common: &mut Common, slot: &mut Slot, token: Token, deflate: Option<DeflateParams>) {
+    if let Some(params) = deflate {
+        slot.session.agree_deflate(params);
+        common.deflate.own(token.slot, params, slot.session.role());
+    }
 }
 
 /// Takes the server's answer to our handshake (client role).
@@ -266,6 +281,7 @@ pub(super) fn take_answer<H: Handler>(
         Ok(Some(established)) => {
             let Some(opened) = state.as_mut() else { return Outcome::Abort };
             common.stats.upgrades.add(1);
+            agreed(common, slot, token, established.deflate);
             tell_open(handler, common, token, slot, opened);
             let rest = &mut answer[established.consumed..];
             let outcome = match rest {

@@ -2,7 +2,8 @@
 //!
 //! Randomness is an input: the caller draws the 16 bytes of the key.
 
-use super::extension;
+use super::deflate::{AnswerError, DeflateOffer, DeflateParams, PERMESSAGE_DEFLATE};
+use super::extension::{self, Extension};
 use super::handshake::{ACCEPT_CHARS, KEY_CHARS, accept_key};
 use crate::http::{self, HEADER_SLOT, HeadError, HeadScanner, Headers, InvalidHeader, MAX_HEADERS};
 use base64::Engine as _;
@@ -33,6 +34,7 @@ pub struct ClientHandshake {
     key: [u8; KEY_CHARS],
     protocols: Vec<String>,
     origin: Option<String>,
+    deflate: Option<DeflateOffer>,
     headers: Headers,
     scanner: HeadScanner,
 }
@@ -59,6 +61,7 @@ impl ClientHandshake {
             key: encoded,
             protocols: Vec::new(),
             origin: None,
+            deflate: None,
             headers: Headers::default(),
             scanner: HeadScanner::default(),
         })
@@ -88,6 +91,12 @@ impl ClientHandshake {
         Ok(self)
     }
 
+    /// Offers permessage-deflate (RFC 7692).
+    pub fn deflate(mut self, offer: DeflateOffer) -> Self {
+        self.deflate = Some(offer);
+        self
+    }
+
     /// Sends a header field of the caller's, as `Cookie` or `Authorization`.
     ///
     /// # Errors
@@ -115,6 +124,9 @@ impl ClientHandshake {
         if let Some(origin) = &self.origin {
             http::encode_field(out, "Origin", origin);
         }
+        if let Some(offer) = &self.deflate {
+            http::encode_field(out, "Sec-WebSocket-Extensions", &offer.to_string());
+        }
         self.headers.encode(out);
         out.extend_from_slice(b"\r\n");
     }
@@ -139,11 +151,14 @@ impl ClientHandshake {
             }
             _ => return Err(ClientError::Malformed(HeadError::HeaderLine)),
         }
-        let subprotocol = self.judge(&response)?;
-        Ok(Some(Established { consumed, subprotocol }))
+        let (subprotocol, deflate) = self.judge(&response)?;
+        Ok(Some(Established { consumed, subprotocol, deflate }))
     }
 
-    fn judge(&self, response: &httparse::Response<'_, '_>) -> Result<Option<String>, ClientError> {
+    fn judge(
+        &self,
+        response: &httparse::Response<'_, '_>,
+    ) -> Result<(Option<String>, Option<DeflateParams>), ClientError> {
         let values = |name: &'static str| {
             let headers = response.headers.iter();
             headers.filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
@@ -172,18 +187,27 @@ impl ClientHandshake {
         if single("sec-websocket-accept") != Some(&expected) {
             return Err(ClientError::Accept);
         }
+        let mut deflate = None;
         for value in values("sec-websocket-extensions") {
             let text = std::str::from_utf8(value).map_err(|_| ClientError::Extension)?;
-            if extension::parse(text).next().is_some() {
-                return Err(ClientError::Extension); // none was offered
+            for extension in extension::parse(text) {
+                let extension = extension.map_err(|_| ClientError::Extension)?;
+                if deflate.replace(self.settle(&extension)?).is_some() {
+                    return Err(ClientError::Extension); // offered once
+                }
             }
         }
         if values("sec-websocket-protocol").next().is_none() {
-            return Ok(None);
+            return Ok((None, deflate));
         }
         let chosen = single("sec-websocket-protocol").ok_or(ClientError::Subprotocol)?;
         let offered = self.protocols.iter().find(|offered| offered.as_bytes() == chosen);
-        offered.cloned().map(Some).ok_or(ClientError::Subprotocol)
+        Ok((Some(offered.ok_or(ClientError::Subprotocol)?.clone()), deflate))
+    }
+
+    fn settle(&self, extension: &Extension<'_>) -> Result<DeflateParams, ClientError> {
+        let offer = self.deflate.filter(|_| extension.name.eq_ignore_ascii_case(PERMESSAGE_DEFLATE));
+        offer.ok_or(ClientError::Extension)?.settle(extension).map_err(ClientError::Deflate)
     }
 }
 
@@ -194,6 +218,9 @@ pub struct Established {
     pub consumed: usize,
     /// What the server chose of what was offered.
     pub subprotocol: Option<String>,
+    /// What the [session](super::Session::agree_deflate) is to be told: `None` if the server does not
+    /// compress.
+    pub deflate: Option<DeflateParams>,
 }
 
 /// The caller's part of the request cannot be written.
@@ -245,8 +272,10 @@ pub enum ClientError {
     Accept,
     /// The server chose a subprotocol that was not offered.
     Subprotocol,
-    /// The server uses an extension that was not offered.
+    /// The server uses an extension that was not offered, or repeats one.
     Extension,
+    /// The server's answer to the offer of permessage-deflate does not follow from it.
+    Deflate(AnswerError),
 }
 
 impl fmt::Display for ClientError {
@@ -267,7 +296,10 @@ impl fmt::Display for ClientError {
             }
             Self::Accept => f.write_str("Sec-WebSocket-Accept is wrong: this is no WebSocket server"),
             Self::Subprotocol => f.write_str("the server chose a subprotocol that was not offered"),
-            Self::Extension => f.write_str("the server uses an extension that was not offered"),
+            Self::Extension => {
+                f.write_str("the server uses an extension that was not offered, or repeats one")
+            }
+            Self::Deflate(error) => write!(f, "the server misunderstands permessage-deflate: {error}"),
         }
     }
 }

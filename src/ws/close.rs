@@ -56,7 +56,7 @@ impl fmt::Display for CloseCode {
 /// [`close_code`](Self::close_code); its text fits a Close frame's reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Violation {
-    /// RSV1–3 set without an extension that defines them (§5.2).
+    /// RSV1–3 set without an extension that defines them there (§5.2; RFC 7692 §6).
     ReservedBits,
     /// Opcode 3–7 or 11–15 (§5.2).
     UnknownOpcode,
@@ -80,6 +80,10 @@ pub enum Violation {
     InvalidUtf8,
     /// A message beyond [`DecodeLimits::max_message_bytes`](crate::ws::DecodeLimits).
     MessageTooBig,
+    /// A compressed message that is no DEFLATE stream, or not all of one (RFC 7692 §7.2.2).
+    CorruptDeflate,
+    /// A message that inflates beyond [`DeflateConfig::max_ratio`](crate::DeflateConfig::max_ratio).
+    DeflateRatio,
     /// A Close frame with a body of one byte (§5.5.1).
     CloseBodyTruncated,
     /// A Close frame with a code that may not be sent (§7.4).
@@ -92,8 +96,8 @@ impl Violation {
     /// The code to fail the connection with (RFC 6455 §7.4.1).
     pub const fn close_code(self) -> CloseCode {
         match self {
-            Self::InvalidUtf8 | Self::CloseReasonNotUtf8 => CloseCode::INVALID_PAYLOAD,
-            Self::MessageTooBig => CloseCode::MESSAGE_TOO_BIG,
+            Self::InvalidUtf8 | Self::CloseReasonNotUtf8 | Self::CorruptDeflate => CloseCode::INVALID_PAYLOAD,
+            Self::MessageTooBig | Self::DeflateRatio => CloseCode::MESSAGE_TOO_BIG,
             Self::ReservedBits
             | Self::UnknownOpcode
             | Self::Unmasked
@@ -124,6 +128,8 @@ impl Violation {
             Self::MessageInsideMessage => "new message inside a fragmented message",
             Self::InvalidUtf8 => "text is not UTF-8",
             Self::MessageTooBig => "message is too big",
+            Self::CorruptDeflate => "compressed message is corrupt",
+            Self::DeflateRatio => "message inflates too much",
             Self::CloseBodyTruncated => "close body of one byte",
             Self::CloseCodeInvalid => "close code may not be sent",
             Self::CloseReasonNotUtf8 => "close reason is not UTF-8",

@@ -3,10 +3,12 @@
 //! Still sans-IO: the caller reads bytes, [`feeds`](Codec::feed) them, and writes what has gathered
 //! in [`Codec::output`]. Pings are answered and a Close frame is echoed by the codec.
 
-use super::frame::{encode_close, encode_message, encode_ping, encode_pong};
+use super::deflate::{DeflateParams, Deflater, InflateLimits, Inflater, Inflating};
+use super::frame::{encode_close, encode_deflated, encode_message, encode_ping, encode_pong};
 use super::session::{DecodeLimits, Item, MAX_CARRY, Session, State, wanted};
 use super::text::validated;
 use super::{CloseCode, Kind, Role, Violation};
+use crate::config::DeflateConfig;
 use std::fmt;
 
 /// A whole message.
@@ -55,6 +57,15 @@ pub struct Writer {
     output: Vec<u8>,
     next_mask: Option<MaskSource>,
     close_sent: bool,
+    deflate: Option<Box<Deflating>>,
+}
+
+/// What the sending half needs to compress.
+struct Deflating {
+    deflater: Deflater,
+    takeover: bool,
+    min_bytes: usize,
+    scratch: Vec<u8>,
 }
 
 impl Writer {
@@ -67,9 +78,17 @@ impl Writer {
             return Err(Closing);
         }
         let mask = self.mask();
-        match message {
-            Message::Text(text) => encode_message(&mut self.output, Kind::Text, text.as_bytes(), mask),
-            Message::Binary(bytes) => encode_message(&mut self.output, Kind::Binary, bytes, mask),
+        let (kind, bytes) = match message {
+            Message::Text(text) => (Kind::Text, text.as_bytes()),
+            Message::Binary(bytes) => (Kind::Binary, bytes),
+        };
+        if let Some(deflate) = &mut self.deflate
+            && bytes.len() >= deflate.min_bytes
+            && deflate.deflater.compress(bytes, deflate.takeover, &mut deflate.scratch)
+        {
+            encode_deflated(&mut self.output, kind, &deflate.scratch, mask);
+        } else {
+            encode_message(&mut self.output, kind, bytes, mask);
         }
         Ok(())
     }
@@ -142,11 +161,24 @@ pub struct Codec {
     carry: [u8; MAX_CARRY],
     carry_len: usize,
     assembly: Vec<u8>,
+    inflate: Option<Box<Inflate>>,
     writer: Writer,
+}
+
+/// What the receiving half needs to inflate.
+#[derive(Debug)]
+struct Inflate {
+    inflater: Inflater,
+    takeover: bool,
+    limits: InflateLimits,
+    message: Inflating,
 }
 
 /// An assembly buffer beyond this is given back after its message.
 const KEEP_ASSEMBLY_BYTES: usize = 64 << 10;
+
+/// Bytes inflated at a time.
+const INFLATE_STEP_BYTES: usize = 4 << 10;
 
 impl Codec {
     /// The server's end. Messages beyond `max_message_bytes` close the connection with 1009.
@@ -167,8 +199,33 @@ impl Codec {
             carry: [0; MAX_CARRY],
             carry_len: 0,
             assembly: Vec::new(),
-            writer: Writer { output: Vec::new(), next_mask, close_sent: false },
+            inflate: None,
+            writer: Writer { output: Vec::new(), next_mask, close_sent: false, deflate: None },
         }
+    }
+
+    /// Compresses and inflates as the handshake agreed to (RFC 7692); of `config`, level, least size
+    /// and ratio count. A compressor and a decompressor are kept for as long as the codec lives.
+    pub fn with_deflate(mut self, params: DeflateParams, config: &DeflateConfig) -> Self {
+        let role = self.session.role();
+        let (ours, theirs) = (params.outgoing(role), params.incoming(role));
+        self.session.agree_deflate(params);
+        self.inflate = Some(Box::new(Inflate {
+            inflater: Inflater::new(),
+            takeover: theirs.takeover,
+            limits: InflateLimits {
+                max_message_bytes: self.limits.max_message_bytes.into(),
+                max_ratio: config.max_ratio,
+            },
+            message: Inflating::new(Kind::Binary),
+        }));
+        self.writer.deflate = Some(Box::new(Deflating {
+            deflater: Deflater::new(config.level, ours.bits),
+            takeover: ours.takeover,
+            min_bytes: config.min_bytes as usize,
+            scratch: Vec::new(),
+        }));
+        self
     }
 
     /// Where the closing handshake stands. At [`State::Closed`] write the rest of the output and
@@ -235,11 +292,11 @@ impl Codec {
                 return Ok(());
             }
             if let Some(item) = item {
-                self.deliver(item, carry, on_event);
+                self.deliver(item, carry, on_event)?;
             }
         }
         while let Some(item) = self.session.decode(input, &mut at, &self.limits)? {
-            self.deliver(item, input, on_event);
+            self.deliver(item, input, on_event)?;
         }
         let rest = &input[at..];
         self.carry[..rest.len()].copy_from_slice(rest);
@@ -247,15 +304,25 @@ impl Codec {
         Ok(())
     }
 
-    fn deliver(&mut self, item: Item, input: &[u8], on_event: &mut impl FnMut(Event<'_>, &mut Writer)) {
+    fn deliver(
+        &mut self,
+        item: Item,
+        input: &[u8],
+        on_event: &mut impl FnMut(Event<'_>, &mut Writer),
+    ) -> Result<(), Violation> {
         match item {
             Item::Message { kind, payload } => on_event(message(kind, &input[payload]), &mut self.writer),
             Item::Piece { kind, payload, last, .. } => {
                 self.assembly.extend_from_slice(&input[payload]);
                 if last {
-                    on_event(message(kind, &self.assembly), &mut self.writer);
-                    self.assembly.clear();
-                    self.assembly.shrink_to(KEEP_ASSEMBLY_BYTES);
+                    self.deliver_assembly(kind, on_event);
+                }
+            }
+            Item::Deflated { kind, payload, first, last } => {
+                let inflated = self.inflate(kind, &input[payload], first, last);
+                inflated.inspect_err(|_| self.session.fail())?;
+                if last {
+                    self.deliver_assembly(kind, on_event);
                 }
             }
             Item::Ping { payload } => {
@@ -266,6 +333,34 @@ impl Codec {
             Item::Close { code, reason } => {
                 self.writer.close(code, "");
                 on_event(Event::Close { code, reason: validated(&input[reason]) }, &mut self.writer);
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver_assembly(&mut self, kind: Kind, on_event: &mut impl FnMut(Event<'_>, &mut Writer)) {
+        on_event(message(kind, &self.assembly), &mut self.writer);
+        self.assembly.clear();
+        self.assembly.shrink_to(KEEP_ASSEMBLY_BYTES);
+    }
+
+    /// Appends a piece of a compressed message to the assembly.
+    fn inflate(&mut self, kind: Kind, mut piece: &[u8], first: bool, last: bool) -> Result<(), Violation> {
+        let Some(inflate) = &mut self.inflate else { unreachable!("only an agreed session inflates") };
+        if first {
+            inflate.message = Inflating::new(kind);
+            if !inflate.takeover {
+                inflate.inflater.reset();
+            }
+        }
+        loop {
+            let start = self.assembly.len();
+            self.assembly.resize(start + INFLATE_STEP_BYTES, 0);
+            let out = &mut self.assembly[start..];
+            let step = inflate.message.step(&mut inflate.inflater, &mut piece, last, out, &inflate.limits)?;
+            self.assembly.truncate(start + step.written);
+            if step.done {
+                return Ok(());
             }
         }
     }

@@ -215,6 +215,14 @@ pub fn encode_message(out: &mut Vec<u8>, kind: Kind, payload: &[u8], mask: Optio
     encode_frame(out, FrameHead::whole(kind.opcode(), mask), payload);
 }
 
+/// Appends a whole compressed message as one frame; `deflated` is what
+/// [`Deflater::compress`](super::deflate::Deflater::compress) made of it (RFC 7692 §6.1).
+#[inline]
+pub fn encode_deflated(out: &mut Vec<u8>, kind: Kind, deflated: &[u8], mask: Option<[u8; 4]>) {
+    let head = FrameHead { fin: true, rsv1: true, opcode: kind.opcode(), mask };
+    encode_frame(out, head, deflated);
+}
+
 /// Appends one frame of a fragmented message: `Text` or `Binary` first, `Continuation` after, the
 /// last one with `fin`.
 #[inline]

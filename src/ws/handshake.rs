@@ -3,9 +3,10 @@
 //! [`evaluate`] judges a request head, cheapest doubt first, and before any handler of the user's
 //! runs. What it lets through is an [`Offer`] to be answered by 101; the rest is a [`Refusal`].
 
+use super::deflate::{DeflateAnswer, DeflateParams};
 use super::extension::{self, Extension};
 use super::origin;
-use crate::config::OriginPolicy;
+use crate::config::{DeflateConfig, OriginPolicy};
 use crate::http::{self, Body, Head, Headers, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
@@ -140,7 +141,7 @@ pub fn evaluate<'a>(head: &Head<'a>, origin_policy: &OriginPolicy) -> Result<Off
     let origin = head.single("origin").map_err(|_| Refusal::OriginRepeated)?;
     origin::check(origin, host, origin_policy)?;
     let key = head.single("sec-websocket-key").ok().flatten().and_then(valid_key).ok_or(Refusal::Key)?;
-    let offer = Offer { head: *head, key };
+    let offer = Offer { head: *head, key, deflate: None };
     let protocols = head.values("sec-websocket-protocol").flat_map(|value| value.split(|&byte| byte == b','));
     for protocol in protocols.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty()) {
         require(protocol.iter().all(|&byte| http::is_token_byte(byte)), Refusal::Protocols)?;
@@ -157,6 +158,7 @@ pub fn evaluate<'a>(head: &Head<'a>, origin_policy: &OriginPolicy) -> Result<Off
 pub struct Offer<'a> {
     head: Head<'a>,
     key: &'a [u8; KEY_CHARS],
+    deflate: Option<DeflateAnswer>,
 }
 
 impl<'a> Offer<'a> {
@@ -183,6 +185,19 @@ impl<'a> Offer<'a> {
             .filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-extensions"))
             .filter_map(|(_, value)| std::str::from_utf8(value).ok())
             .flat_map(|value| extension::parse(value).filter_map(Result::ok))
+    }
+
+    /// Agrees upon permessage-deflate, if the client offers it in a way that can be served: what the
+    /// [session](super::Session::agree_deflate) is to be told, and the response will say. Without
+    /// `takeover` neither end keeps its window, whatever the configuration says.
+    pub fn agree_deflate(&mut self, config: &DeflateConfig, takeover: bool) -> Option<DeflateParams> {
+        self.deflate = DeflateAnswer::choose(self.extensions(), config, takeover);
+        self.deflate()
+    }
+
+    /// What [`agree_deflate`](Self::agree_deflate) agreed upon.
+    pub fn deflate(&self) -> Option<DeflateParams> {
+        self.deflate.map(DeflateAnswer::params)
     }
 
     /// The value of `Sec-WebSocket-Accept` (RFC 6455 §4.2.2).
@@ -213,6 +228,9 @@ impl<'a> Offer<'a> {
         out.extend_from_slice(b"\r\n");
         if let Some(subprotocol) = subprotocol {
             http::encode_field(out, "Sec-WebSocket-Protocol", subprotocol);
+        }
+        if let Some(deflate) = self.deflate {
+            http::encode_field(out, "Sec-WebSocket-Extensions", &deflate.to_string());
         }
         extra.encode(out);
         out.extend_from_slice(b"\r\n");

@@ -5,6 +5,7 @@
 //!
 //! - [`encode_message`] and its kin write frames;
 //! - [`Session`] is the 24-byte state of one connection and decodes frames where they lie;
+//! - [`deflate`] compresses and inflates messages (RFC 7692), where both ends agreed to;
 //! - [`handshake`] (server) and [`client`] open a connection;
 //! - [`Codec`] bundles a session with buffers, for whoever drives it over streams of their own.
 
@@ -15,14 +16,17 @@ mod session;
 pub(crate) mod text;
 
 pub mod client;
+pub mod deflate;
 pub mod extension;
 pub mod handshake;
 mod origin;
+mod prepared;
 
 pub use close::{CloseCode, Violation};
 pub use codec::{Closing, Codec, Event, Message, Writer};
 pub use frame::{
-    FrameHead, Kind, MAX_CONTROL_PAYLOAD, MAX_HEADER, Opcode, Role, encode_close, encode_fragment,
-    encode_frame, encode_message, encode_ping, encode_pong, header_len, write_header,
+    FrameHead, Kind, MAX_CONTROL_PAYLOAD, MAX_HEADER, Opcode, Role, encode_close, encode_deflated,
+    encode_fragment, encode_frame, encode_message, encode_ping, encode_pong, header_len, write_header,
 };
+pub use prepared::Prepared;
 pub use session::{DecodeLimits, Item, MAX_CARRY, Session, State, wanted};

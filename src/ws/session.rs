@@ -4,7 +4,8 @@
 //! where they lie in the caller's receive buffer. The contract to know is what `None` of
 //! [`Session::decode`] leaves behind, and how [`wanted`] completes it.
 
-use super::frame::{FIN, MASKED, MAX_CONTROL_PAYLOAD};
+use super::deflate::DeflateParams;
+use super::frame::{FIN, MASKED, MAX_CONTROL_PAYLOAD, RSV1};
 use super::{CloseCode, Kind, Role, Violation};
 use crate::simd::{self, Utf8};
 use std::ops::Range;
@@ -48,6 +49,12 @@ impl DecodeLimits {
     const fn admit(&self, bytes: u64) -> bool {
         bytes <= self.max_message_bytes as u64 || self.stream
     }
+
+    /// What counts is a message's inflated size; compressed it may be larger by up to an eighth.
+    const fn admit_deflated(&self, bytes: u64) -> bool {
+        let max = self.max_message_bytes as u64;
+        self.admit(bytes.saturating_sub(max / 8 + 64))
+    }
 }
 
 /// What [`Session::decode`] found. Ranges index its `input`; what they cover is unmasked.
@@ -64,6 +71,18 @@ pub enum Item {
     /// inside a character.
     Piece {
         /// Text or binary.
+        kind: Kind,
+        /// Empty only if `last`.
+        payload: Range<usize>,
+        /// Nothing of this message came before.
+        first: bool,
+        /// The message is complete with this.
+        last: bool,
+    },
+    /// All or part of a compressed message, to be [inflated](super::deflate::Inflating). Comes only
+    /// after [`Session::agree_deflate`].
+    Deflated {
+        /// Text or binary, when inflated. Nothing is validated yet.
         kind: Kind,
         /// Empty only if `last`.
         payload: Range<usize>,
@@ -134,6 +153,13 @@ const DELIVERED: u32 = 1 << 5;
 const IN_FRAME: u32 = 1 << 6;
 /// That frame is its message's last.
 const LAST_FRAME: u32 = 1 << 7;
+/// The message is compressed.
+const DEFLATED: u32 = 1 << 8;
+/// The ends agreed upon permessage-deflate, with the parameters in eight bits from `PARAMS_SHIFT`.
+const DEFLATE_AGREED: u32 = 1 << 9;
+const PARAMS_SHIFT: u32 = 16;
+/// What was settled by the handshake and does not change.
+const SETTLED: u32 = CLIENT | DEFLATE_AGREED | 0xff << PARAMS_SHIFT;
 
 impl Session {
     /// A connection whose opening handshake is done.
@@ -143,6 +169,28 @@ impl Session {
             Role::Client => CLIENT,
         };
         Self { frame_remaining: 0, message_bytes: 0, mask: 0, utf8: Utf8::default(), bits }
+    }
+
+    /// To be told what the handshake agreed upon, before the first frame.
+    pub const fn agree_deflate(&mut self, params: DeflateParams) {
+        self.bits |= DEFLATE_AGREED | params.pack() << PARAMS_SHIFT;
+    }
+
+    /// What the ends agreed upon; `None` if messages are not compressed.
+    #[inline]
+    pub const fn deflate(&self) -> Option<DeflateParams> {
+        match self.has(DEFLATE_AGREED) {
+            true => Some(DeflateParams::unpack(self.bits >> PARAMS_SHIFT)),
+            false => None,
+        }
+    }
+
+    /// Whether compressed messages may refer to those before them: their decompressor is to be kept.
+    pub const fn peer_keeps_window(&self) -> bool {
+        match self.deflate() {
+            Some(params) => params.incoming(self.role()).takeover,
+            None => false,
+        }
     }
 
     /// Which end this is.
@@ -174,6 +222,11 @@ impl Session {
         self.bits |= CLOSE_SENT;
     }
 
+    /// To be told when a message could not be inflated: everything after is ignored.
+    pub const fn fail(&mut self) {
+        self.bits |= INPUT_ENDED;
+    }
+
     /// Decodes the next item of `input[*at..]` in place and moves `*at` behind it.
     ///
     /// `None`: there is none. What is left in `input[*at..]`, at most [`MAX_CARRY`] bytes, must be
@@ -199,7 +252,7 @@ impl Session {
         // Whole messages from a client with the short length form, between messages: the traffic
         // that is bound by time per frame.
         const HEADER: usize = 6;
-        if self.bits & !CLOSE_SENT == 0
+        if self.bits & !(CLOSE_SENT | SETTLED & !CLIENT) == 0
             && let Some(&[b0, b1, m0, m1, m2, m3]) = input.get(*at..).and_then(<[u8]>::first_chunk)
         {
             let payload_len = usize::from(b1 ^ MASKED); // 128 and more if not masked
@@ -245,7 +298,7 @@ impl Session {
                 Ok(None) => return Ok(None),
                 Err(violation) => return Err(self.end_input(violation, input, at)),
             };
-            if self.bits & !(CLOSE_SENT | CLIENT) == 0
+            if self.bits & !(CLOSE_SENT | SETTLED) == 0
                 && header.fin
                 && header.opcode <= 2
                 && let Some(result) = self.take_whole(header, input, at, limits)
@@ -273,7 +326,9 @@ impl Session {
     fn parse_header(&self, bytes: &[u8]) -> Result<Option<Header>, Violation> {
         let Some(&[b0, b1]) = bytes.first_chunk() else { return Ok(None) };
         let (fin, opcode) = (b0 & FIN != 0, b0 & 0x0f);
-        if b0 & 0x70 != 0 {
+        // RSV1 marks the first frame of a compressed message and nothing else (RFC 7692 §6).
+        let deflated = b0 & 0x70 == RSV1 && matches!(opcode, 1..=2) && self.has(DEFLATE_AGREED);
+        if b0 & 0x70 != 0 && !deflated {
             return Err(Violation::ReservedBits);
         }
         match (opcode, self.is_inside_message()) {
@@ -308,7 +363,7 @@ impl Session {
             _ => {}
         }
         let mask = rest.first_chunk().map_or(0, |&mask| u32::from_le_bytes(mask));
-        Ok(Some(Header { len: header_len(b1), fin, opcode, payload_len, mask }))
+        Ok(Some(Header { len: header_len(b1), fin, opcode, deflated, payload_len, mask }))
     }
 
     /// A message in one frame, if it lies whole in `input` and is admitted. It could be a last piece
@@ -322,11 +377,20 @@ impl Session {
     ) -> Option<Result<Item, Violation>> {
         let start = *at + header.len;
         let payload = start..start.checked_add(usize::try_from(header.payload_len).ok()?)?;
-        if !limits.admit(header.payload_len) {
+        let admitted = match header.deflated {
+            false => limits.admit(header.payload_len),
+            true => limits.admit_deflated(header.payload_len),
+        };
+        if !admitted {
             return None;
         }
         let bytes = input.get_mut(payload.clone())?;
         let kind = if header.opcode == 1 { Kind::Text } else { Kind::Binary };
+        if header.deflated {
+            simd::unmask(bytes, header.mask.to_le_bytes(), 0);
+            *at = payload.end;
+            return Some(Ok(Item::Deflated { kind, payload, first: true, last: true }));
+        }
         // What comes to a client has the mask 0.
         let as_is = kind == Kind::Binary && self.has(CLIENT);
         if !as_is && !unmask_whole(bytes, kind, header.mask.to_le_bytes()) {
@@ -338,7 +402,10 @@ impl Session {
 
     fn begin_data(&mut self, header: Header, at: &mut usize, limits: &DecodeLimits) -> Result<(), Violation> {
         let message_bytes = u64::from(self.message_bytes).saturating_add(header.payload_len);
-        if !limits.admit(message_bytes) {
+        let deflated = header.deflated || self.has(DEFLATED);
+        let admitted =
+            if deflated { limits.admit_deflated(message_bytes) } else { limits.admit(message_bytes) };
+        if !admitted {
             return Err(Violation::MessageTooBig);
         }
         *at += header.len;
@@ -354,6 +421,9 @@ impl Session {
         if header.fin {
             self.bits |= LAST_FRAME;
         }
+        if header.deflated {
+            self.bits |= DEFLATED;
+        }
         Ok(())
     }
 
@@ -366,9 +436,12 @@ impl Session {
         let ends_frame = self.frame_remaining == 0;
         let (first, last) = (!self.has(DELIVERED), ends_frame && self.has(LAST_FRAME));
         let kind = if self.has(TEXT) { Kind::Text } else { Kind::Binary };
+        let deflated = self.has(DEFLATED);
         let payload = *at..*at + len;
         *at = payload.end;
-        self.unmask_validate(&mut input[payload.clone()], kind, first && last)?;
+        // Compressed text is validated as it is inflated.
+        let content = if deflated { Kind::Binary } else { kind };
+        self.unmask_validate(&mut input[payload.clone()], content, first && last)?;
         self.mask = self.mask.rotate_right(8 * (len as u32 & 3));
         if ends_frame {
             self.bits &= !IN_FRAME;
@@ -377,10 +450,10 @@ impl Session {
             if kind == Kind::Text && !first && self.utf8.finish().is_err() {
                 return Err(Violation::InvalidUtf8);
             }
-            self.bits &= CLIENT | CLOSE_SENT;
+            self.bits &= SETTLED | CLOSE_SENT;
             self.message_bytes = 0;
             self.utf8 = Utf8::default();
-            if first {
+            if first && !deflated {
                 return Ok(Some(Item::Message { kind, payload }));
             }
         } else if len == 0 {
@@ -389,7 +462,10 @@ impl Session {
         if !last {
             self.bits |= DELIVERED;
         }
-        Ok(Some(Item::Piece { kind, payload, first, last }))
+        Ok(Some(match deflated {
+            true => Item::Deflated { kind, payload, first, last },
+            false => Item::Piece { kind, payload, first, last },
+        }))
     }
 
     fn unmask_validate(&mut self, bytes: &mut [u8], kind: Kind, whole: bool) -> Result<(), Violation> {
@@ -474,6 +550,7 @@ struct Header {
     len: usize,
     fin: bool,
     opcode: u8,
+    deflated: bool,
     payload_len: u64,
     /// 0 if there is none.
     mask: u32,

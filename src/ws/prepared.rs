@@ -1,0 +1,102 @@
+//! Messages that go to many: encoded once, and compressed once for each size of window.
+
+use super::frame::{encode_deflated, encode_message};
+use super::{Kind, Message};
+use bytes::Bytes;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+/// A message to be sent to many connections, on any thread. Clones share it.
+///
+/// The frame is encoded when it is first needed, and compressed when it first goes to a connection
+/// that compresses; connections with the same window size share the result. A connection that keeps
+/// its window between messages compresses for itself.
+///
+/// ```
+/// use ringwire::{Message, Prepared};
+/// let news = Prepared::text("goal!");
+/// assert_eq!(news.message(), Message::Text("goal!"));
+/// let same = news.clone(); // for another thread
+/// # drop(same);
+/// ```
+#[derive(Clone)]
+pub struct Prepared(Arc<Inner>);
+
+struct Inner {
+    message: Owned,
+    plain: OnceLock<Bytes>,
+    /// By the window's bits, from 8.
+    deflated: [OnceLock<Bytes>; 8],
+}
+
+enum Owned {
+    Text(String),
+    Binary(Bytes),
+}
+
+impl Prepared {
+    /// A text message.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::new(Owned::Text(text.into()))
+    }
+
+    /// A binary message.
+    pub fn binary(bytes: impl Into<Bytes>) -> Self {
+        Self::new(Owned::Binary(bytes.into()))
+    }
+
+    fn new(message: Owned) -> Self {
+        Self(Arc::new(Inner { message, plain: OnceLock::new(), deflated: Default::default() }))
+    }
+
+    /// What is sent.
+    pub fn message(&self) -> Message<'_> {
+        match &self.0.message {
+            Owned::Text(text) => Message::Text(text),
+            Owned::Binary(bytes) => Message::Binary(bytes),
+        }
+    }
+
+    pub(crate) fn parts(&self) -> (Kind, &[u8]) {
+        match &self.0.message {
+            Owned::Text(text) => (Kind::Text, text.as_bytes()),
+            Owned::Binary(bytes) => (Kind::Binary, bytes),
+        }
+    }
+
+    /// The server's frame.
+    pub(crate) fn plain(&self) -> &Bytes {
+        self.0.plain.get_or_init(|| {
+            let (kind, payload) = self.parts();
+            let mut frame = Vec::with_capacity(super::header_len(payload.len(), false) + payload.len());
+            encode_message(&mut frame, kind, payload, None);
+            frame.into()
+        })
+    }
+
+    /// The server's frame for a window of 8 to 15 bits; `compress` makes it small, or returns `None`
+    /// if it cannot.
+    pub(crate) fn deflated<T: AsRef<[u8]>>(
+        &self,
+        window_bits: u8,
+        compress: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> &Bytes {
+        self.0.deflated[usize::from(window_bits.clamp(8, 15) - 8)].get_or_init(|| {
+            let (kind, payload) = self.parts();
+            match compress(payload) {
+                Some(deflated) => {
+                    let mut frame = Vec::with_capacity(deflated.as_ref().len() + super::MAX_HEADER);
+                    encode_deflated(&mut frame, kind, deflated.as_ref(), None);
+                    frame.into()
+                }
+                None => self.plain().clone(),
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Prepared").field(&self.message()).finish()
+    }
+}
