@@ -390,6 +390,8 @@ where
     let mut core = Core::new(driver, handler, config, Clock::monotonic(), inbox, stats);
     let _ = started.send((index, sender));
     drop(started);
+    // A handler may use its `Remote` from its first call on.
+    plan.remote.directory.mailboxes.wait();
     core.run()
 }
 
