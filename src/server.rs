@@ -364,6 +364,8 @@ where
     let mut core = Core::new(driver, handler, config, Clock::monotonic(), inbox, stats);
     let _ = started.send((index, sender));
     drop(started);
+    // Whoever is served can be reached through a `Remote`, and a shard that fails can stop the others.
+    plan.remote.directory.mailboxes.wait();
     core.run()
 }
 
