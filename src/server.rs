@@ -390,7 +390,7 @@ where
     let mut core = Core::new(driver, handler, config, Clock::monotonic(), inbox, stats);
     let _ = started.send((index, sender));
     drop(started);
-    // A handler may use its `Remote` from its first call on.
+    // Whoever is served can be reached through a `Remote`, and a shard that fails can stop the others.
     plan.remote.directory.mailboxes.wait();
     core.run()
 }

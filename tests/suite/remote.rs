@@ -1,8 +1,9 @@
 //! Reaching connections from other threads, and what becomes of ids that are no one's any more.
 
 use crate::peer::{Peer, close, text};
-use crate::stage::{Setup, Stage};
-use ringwire::{CloseCode, Limits, RemoteError};
+use crate::service::{Notes, Service};
+use crate::stage::{On, Setup, Stage, run};
+use ringwire::{CloseCode, DriverChoice, Limits, ListenAddr, RemoteError, Server};
 use std::collections::HashSet;
 
 on_every_driver! {
@@ -108,4 +109,33 @@ on_every_driver! {
         peer.send(&close(4000, ""));
         peer.expect_fin();
     }
+}
+
+/// Whoever is served can be reached: also the first, who waited before the server ran.
+fn reaches_the_first_connection(on: On) {
+    let driver = if on == On::Uring { DriverChoice::Uring } else { DriverChoice::Epoll };
+    for _ in 0..30 {
+        let listen: ListenAddr = "127.0.0.1:0".parse().unwrap();
+        let builder = Server::builder().listen(listen).driver(driver).shards(2).cores([]);
+        let server = builder.bind().unwrap();
+        let ListenAddr::Tcp(addr) = server.local_addrs()[0] else { unreachable!() };
+        let mut peer = Peer::tcp(addr);
+        peer.send(crate::peer::upgrade_request("/greet-from-afar", "").as_bytes());
+        let handle = server.handle();
+        let thread = std::thread::spawn(move || server.run(|info| Service::new(info, Notes::default())));
+        peer.expect_http(101);
+        peer.expect_text("from afar");
+        handle.stop();
+        thread.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn uring_reaches_the_first_connection() {
+    run(On::Uring, reaches_the_first_connection);
+}
+
+#[test]
+fn epoll_reaches_the_first_connection() {
+    reaches_the_first_connection(On::Epoll);
 }

@@ -178,6 +178,7 @@ impl Handler for Service {
         self.notes.write(tag, "open");
         self.notes.lock().ids.insert(tag.clone(), conn.id());
         match path.as_str() {
+            "/greet-from-afar" => self.remote.send_text(conn.id(), "from afar").unwrap(),
             "/greet" => drop(conn.send_text("welcome")),
             "/close-at-open" => conn.close(CloseCode(4001), "not today"),
             _ => {}
