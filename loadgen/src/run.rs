@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// No connection opens for so long: the server is given up.
 const CONNECT_STALL: Duration = Duration::from_secs(15);
 /// What is on its way when the load ends may take so long.
-const DRAIN: Duration = Duration::from_secs(3);
+const DRAIN: Duration = Duration::from_secs(10);
 /// Bytes of the longest masked header.
 const HEADER_BYTES: u64 = 14;
 
