@@ -119,9 +119,7 @@ impl World {
         self.simulation.net().set_faults(Faults::none());
         self.peers.iter_mut().for_each(Peer::read_on);
         self.rest();
-        for peer in &self.peers {
-            peer.check(self.simulation.handler(), self.hurried);
-        }
+        self.check(self.hurried);
         self.simulation.shutdown();
         let drain_ms = Deadlines::default().drain_ms;
         self.simulation.advance(Duration::from_millis(drain_ms.into()));
@@ -136,9 +134,14 @@ impl World {
         let service = self.simulation.handler();
         assert!(service.lives.values().all(|life| life.ended.is_some()), "close is owed");
         assert_eq!(service.connecting, 0, "outbound connections have led to nothing");
-        for peer in &mut self.peers {
-            peer.hear();
-            peer.check(self.simulation.handler(), true);
+        self.peers.iter_mut().for_each(Peer::hear);
+        self.check(true);
+    }
+
+    fn check(&mut self, hurried: bool) {
+        for peer in &self.peers {
+            let namesakes = self.peers.iter().filter(|other| other.addr == peer.addr).count();
+            peer.check(self.simulation.handler(), namesakes == 1, hurried);
         }
     }
 }

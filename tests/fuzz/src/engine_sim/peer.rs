@@ -19,7 +19,7 @@ pub const REMOTE: &str = "\u{1}remote";
 
 pub struct Peer {
     far: SimPeer,
-    addr: PeerAddr,
+    pub addr: PeerAddr,
     /// Which end it is of a WebSocket.
     role: Role,
     /// Everything it wrote and heard.
@@ -145,9 +145,10 @@ impl Peer {
         }
     }
 
-    /// Compares with the handler's ledger what was said and heard. `hurried`: connections may have
-    /// ended in the middle of things.
-    pub fn check(&self, service: &Service, hurried: bool) {
+    /// Compares with the handler's ledger what was said and heard. `unique`: no other peer has this
+    /// address, as those of one listener do. `hurried`: connections may have ended in the middle of
+    /// things.
+    pub fn check(&self, service: &Service, unique: bool, hurried: bool) {
         let lives: Vec<&Life> = service.lives.values().filter(|life| life.addr == self.addr).collect();
         let frames = match self.role {
             Role::Client => after_responses(&self.heard),
@@ -164,8 +165,7 @@ impl Peer {
         if closed.is_some() {
             assert_eq!(heard.whole_frames, self.heard.len() - frames, "something follows Close");
         }
-        // Outbound addresses may serve several connections; accepted ones are unique.
-        let [life] = *lives else { return };
+        let ([life], true) = (&*lives, unique) else { return };
         self.check_heard(life, &heard, closed, hurried);
         if let Some(head) = self.said_head {
             self.check_said(life, head, closed, hurried);
