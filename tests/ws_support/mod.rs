@@ -96,6 +96,7 @@ impl Reader {
                     self.seen.push(message(kind, whole));
                 }
             }
+            Item::Deflated { .. } => panic!("compressed, but nothing was agreed upon"),
             Item::Ping { payload } => self.seen.push(Seen::Ping(input[payload].to_vec())),
             Item::Pong { payload } => self.seen.push(Seen::Pong(input[payload].to_vec())),
             Item::Deflated { .. } => unreachable!("compression was not negotiated"),
