@@ -99,7 +99,6 @@ impl Reader {
             Item::Deflated { .. } => panic!("compressed, but nothing was agreed upon"),
             Item::Ping { payload } => self.seen.push(Seen::Ping(input[payload].to_vec())),
             Item::Pong { payload } => self.seen.push(Seen::Pong(input[payload].to_vec())),
-            Item::Deflated { .. } => unreachable!("compression was not negotiated"),
             Item::Close { code, reason } => {
                 let reason = String::from_utf8(input[reason].to_vec()).expect("a valid reason");
                 self.seen.push(Seen::Close(code, reason));
