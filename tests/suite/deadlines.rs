@@ -67,7 +67,7 @@ on_every_driver! {
 
     /// A pong that comes at once counts as well as one that comes late.
     fn keeps_who_answers_pings(on) {
-        let stage = with(on, Deadlines { idle_ms: 60, pong_ms: 60, ..Deadlines::default() });
+        let stage = with(on, Deadlines { idle_ms: 60, pong_ms: 250, ..Deadlines::default() });
         let mut peer = stage.open("/?tag=a");
         for _ in 0..8 {
             peer.expect(b"\x89\x00");
@@ -79,11 +79,11 @@ on_every_driver! {
 
     /// Any sign of life is one, and only silence is asked.
     fn does_not_ping_the_busy(on) {
-        let stage = with(on, Deadlines { idle_ms: 150, pong_ms: 150, ..Deadlines::default() });
+        let stage = with(on, Deadlines { idle_ms: 500, pong_ms: 500, ..Deadlines::default() });
         let mut peer = stage.open("/?tag=a");
         for number in 0..20 {
             peer.check_echo(&number.to_string());
-            stage.pass(ms(25));
+            stage.pass(ms(40));
         }
         assert_eq!(stage.metric("ringwire_pings_sent_total"), 0);
     }
@@ -154,8 +154,8 @@ on_every_driver! {
 
     /// The clock of a message begins with the message, whatever the connection did before.
     fn gives_every_message_its_own_time(on) {
-        let stage = with(on, Deadlines { assembly_ms: 250, ..Deadlines::default() });
-        stage.pass(ms(400));
+        let stage = with(on, Deadlines { assembly_ms: 400, ..Deadlines::default() });
+        stage.pass(ms(600));
         let mut peer = stage.open("/?tag=a");
         for round in 0..8 {
             let message = binary(b"in two pieces");
