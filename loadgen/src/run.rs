@@ -38,6 +38,8 @@ pub struct Setup {
     pub plan: Plan,
     /// Bare TCP instead of WebSocket.
     pub raw: bool,
+    /// Offer permessage-deflate.
+    pub deflate: bool,
     /// Workers.
     pub workers: usize,
     /// Cores they are pinned to in turn; empty pins nothing.
@@ -80,6 +82,10 @@ impl Run {
             .cores(setup.cores.iter().copied())
             .driver(setup.driver)
             .limits(limits(&setup.plan))
+            .compression(match setup.deflate {
+                true => Compression::Deflate(DeflateConfig::default()),
+                false => Compression::Off,
+            })
             .deadlines(Deadlines { drain_ms: 2_000, assembly_ms: 0, ..Deadlines::default() })
             .bind()
             .map_err(|error| error.to_string())?;
