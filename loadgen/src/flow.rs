@@ -24,6 +24,8 @@ pub struct Plan {
     pub kind: Kind,
     /// Text that looks like JSON records.
     pub records: bool,
+    /// Every connection must compress.
+    pub deflate: bool,
     /// Messages of a burst.
     pub depth: u64,
     /// One burst at once when a connection opens.

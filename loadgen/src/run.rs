@@ -11,7 +11,7 @@ use ringwire::driver::epoll::Epoll;
 use ringwire::driver::probe::{self, Chosen};
 use ringwire::driver::uring::Uring;
 use ringwire::driver::{Driver, DriverConfig};
-use ringwire::{Deadlines, DriverChoice, Limits, Server, ServerHandle};
+use ringwire::{Compression, Deadlines, DeflateConfig, DriverChoice, Limits, Server, ServerHandle};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::io;
 use std::sync::Arc;
@@ -38,8 +38,6 @@ pub struct Setup {
     pub plan: Plan,
     /// Bare TCP instead of WebSocket.
     pub raw: bool,
-    /// Offer permessage-deflate.
-    pub deflate: bool,
     /// Workers.
     pub workers: usize,
     /// Cores they are pinned to in turn; empty pins nothing.
@@ -82,7 +80,7 @@ impl Run {
             .cores(setup.cores.iter().copied())
             .driver(setup.driver)
             .limits(limits(&setup.plan))
-            .compression(match setup.deflate {
+            .compression(match setup.plan.deflate {
                 true => Compression::Deflate(DeflateConfig::default()),
                 false => Compression::Off,
             })
