@@ -1,8 +1,9 @@
-//! ringwire as an echo server, one thread: the library alone, as the others are measured.
+//! ringwire as an echo server, one thread: the library alone, as the others are measured. Clients that
+//! offer compression get it, with the default settings; the others are served without.
 //!
 //! `baseline-ringwire uring|epoll PORT`
 
-use ringwire::{Conn, DriverChoice, Handler, ListenAddr, Message, Request, Server, Upgrade};
+use ringwire::{Compression, Conn, DeflateConfig, DriverChoice, Handler, ListenAddr, Message, Request, Server, Upgrade};
 
 struct Echo;
 
@@ -24,6 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = arguments.next().ok_or("uring|epoll PORT")?;
     let addr: ListenAddr = format!("127.0.0.1:{port}").parse()?;
     // Whoever starts it pins it.
-    let server = Server::builder().listen(addr).driver(driver).shards(1).cores([]).bind()?;
+    let compression = Compression::Deflate(DeflateConfig::default());
+    let server = Server::builder().listen(addr).driver(driver).shards(1).cores([]).compression(compression).bind()?;
     Ok(server.run(|_shard| Echo)?)
 }
