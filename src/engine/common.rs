@@ -243,6 +243,10 @@ impl Common {
                     common.deflate.compress(token.slot, params, role, payload)
                 }),
             };
+            if let Some(bytes) = prepared.deflated_bytes(frame) {
+                common.stats.messages_deflated.add(1);
+                common.stats.deflated_bytes_sent.add(bytes as u64);
+            }
             common.append(slot, token, frame.len(), |out| out.extend_from_slice(frame));
         })
     }
