@@ -30,7 +30,7 @@ fn json(len: usize, seed: u64) -> Vec<u8> {
             NAMES[(x >> 20) as usize % NAMES.len()],
             x % 977,
             x % 100,
-            x & 1 == 0,
+            x.is_multiple_of(2),
             (x >> 8) % 20,
             (x >> 12) % 20
         ));
