@@ -32,7 +32,8 @@ impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(text) => write!(f, "invalid configuration: {text}"),
-            Self::Listen { addr, error } => write!(f, "cannot listen on {addr}: {error}"),
+            // The error names the address and what to do.
+            Self::Listen { error, .. } => error.fmt(f),
             Self::Driver(text) => write!(f, "no driver: {text}"),
             Self::Shard { shard, error } => write!(f, "shard {shard} failed: {error}"),
         }

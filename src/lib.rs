@@ -37,6 +37,7 @@
 //! | `engine` | one core: turn, slots, timers, outbox, mailbox, stats | all above |
 //! | `handler` | what a user implements and is handed | engine and ws types |
 //! | `server`, `remote` | probe, bind, pin, spawn, drain; reaching cores from outside | engine, `driver::probe` |
+//! | `simulation` | a shard on the simulated driver, for tests of handlers | the server's parts |
 //!
 //! `config` and `error` are leaves. A test keeps the direction, and keeps `unsafe` in a few named
 //! files.
@@ -59,18 +60,37 @@ pub mod http;
 mod remote;
 mod server;
 pub mod simd;
+mod simulation;
 pub mod ws;
 
 pub use config::{
     Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, OriginPolicy,
     ParseListenAddrError,
 };
-pub use driver::{PeerAddr, sim};
+pub use driver::PeerAddr;
+#[doc(inline)]
+pub use driver::probe as doctor;
 pub use error::ServerError;
 pub use handler::{
     ClientRequest, CloseReason, Conn, ConnId, ConnectError, Deadline, Fragment, Handler, Request, SendResult,
     Shard, Upgrade,
 };
 pub use remote::{Remote, RemoteError};
-pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo};
+pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo, available_cores};
 pub use ws::{CloseCode, Message, Prepared};
+
+/// A service in a simulated world: seeded, deterministic, without a kernel.
+///
+/// [`Simulation`](sim::Simulation) is what a test of a handler needs; the rest is the network it
+/// runs in.
+pub mod sim {
+    pub use crate::driver::sim::{
+        Fault, Faults, Sim, SimListener, SimNet, SimPeer, SimRng, SimSocket, TraceOnPanic,
+    };
+    pub use crate::simulation::{Simulation, SimulationBuilder};
+}
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -21,6 +21,17 @@ use std::thread;
 /// The most shards one server can have: a [`ConnId`](crate::ConnId) has 8 bits for them.
 pub const MAX_SHARDS: usize = 256;
 
+/// The cores this process may use, as [`ServerBuilder::cores`] names them: those of its affinity
+/// mask (sched_setaffinity(2)). Empty where they cannot be told; nothing is pinned then.
+///
+/// ```
+/// let first_two = ringwire::available_cores().into_iter().take(2);
+/// let builder = ringwire::Server::builder().cores(first_two);
+/// ```
+pub fn available_cores() -> Vec<usize> {
+    core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
+}
+
 /// Collects what a server is to be. See [`Server::builder`].
 #[derive(Clone, Debug, Default)]
 pub struct ServerBuilder {
@@ -89,15 +100,12 @@ impl ServerBuilder {
     /// # Errors
     /// [`ServerError::Config`], [`ServerError::Driver`] or [`ServerError::Listen`].
     pub fn bind(self) -> Result<Server, ServerError> {
-        let available = core_affinity::get_core_ids().unwrap_or_default();
-        let cores = match self.cores {
-            Some(cores) => cores,
-            None => available.iter().map(|core| core.id).collect(),
-        };
-        if let Some(missing) = cores.iter().find(|id| !available.iter().any(|core| core.id == **id)) {
+        let available = available_cores();
+        let cores = self.cores.unwrap_or_else(|| available.clone());
+        if let Some(missing) = cores.iter().find(|id| !available.contains(id)) {
             return Err(ServerError::Config(format!(
                 "core {missing} is not one this process may use ({})",
-                available.iter().map(|core| core.id.to_string()).collect::<Vec<_>>().join(", ")
+                available.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
             )));
         }
         let shards = self.shards.unwrap_or(cores.len()).max(usize::from(self.shards.is_none()));
@@ -382,6 +390,8 @@ where
     let mut core = Core::new(driver, handler, config, Clock::monotonic(), inbox, stats);
     let _ = started.send((index, sender));
     drop(started);
+    // Whoever is served can be reached through a `Remote`, and a shard that fails can stop the others.
+    plan.remote.directory.mailboxes.wait();
     core.run()
 }
 

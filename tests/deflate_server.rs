@@ -196,7 +196,11 @@ impl Peer {
         let (mut seen, mut wire) = (Vec::new(), Vec::new());
         while seen.len() < count {
             let mut bytes = [0; 64 << 10];
-            let len = self.stream.read(&mut bytes).unwrap();
+            let len = match self.stream.read(&mut bytes) {
+                // read(2) with a timeout is not restarted after a signal.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                result => result.unwrap(),
+            };
             assert!(len > 0, "the server ended the connection; seen {seen:?}");
             wire.extend_from_slice(&bytes[..len]);
             let feed = self.codec.feed(&mut bytes[..len], |event, _| match event {

@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -163,7 +163,9 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(meta) if !meta.file_type().is_socket() => return Err(io::ErrorKind::AlreadyExists.into()),
         Ok(_) => {}
     }
-    match UnixStream::connect(path) {
+    // Nonblocking: a server that hangs with a full backlog must not hang its successor.
+    let fd = sys::socket(libc::AF_UNIX, true)?;
+    match sys::connect(fd.as_fd(), &sys::RawAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
@@ -176,6 +178,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::net::TcpStream;
+    use std::os::unix::net::UnixStream;
 
     fn tcp(port: u16) -> ListenAddr {
         ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
@@ -260,8 +263,8 @@ mod tests {
         let (path, addr) = unix("successor");
         let (first, _) = bind(&addr, 1).unwrap();
         std::fs::remove_file(&path).unwrap();
-        // Beyond the granularity of file times.
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        // Beyond the granularity of file times, whole seconds on some file systems.
+        std::thread::sleep(std::time::Duration::from_millis(1_100));
         let (_second, _) = bind(&addr, 1).unwrap();
         drop(first);
         assert!(path.exists());

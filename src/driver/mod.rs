@@ -257,6 +257,14 @@ pub trait Driver {
     fn stats(&self) -> DriverStats;
 }
 
+/// An empty vector that grows to `capacity` without moving: a copy of megabytes would stall a turn.
+/// The reservation is address space only; where even that is short, it grows as vectors do.
+fn reserved<T>(capacity: u32) -> Vec<T> {
+    let mut vec = Vec::new();
+    let _ = vec.try_reserve_exact(capacity as usize);
+    vec
+}
+
 /// Ends a driver's wait from any thread.
 #[derive(Clone, Debug)]
 pub struct Waker(pub(in crate::driver) Arc<WakeTarget>);

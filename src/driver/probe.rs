@@ -133,10 +133,10 @@ impl std::error::Error for Refused {}
 /// `Uring` was asked for and is denied. Falling back is for `Auto` only, and never silent.
 ///
 /// ```
-/// use ringwire::{DriverChoice, driver::probe};
-/// let (driver, reason) = probe::choose(DriverChoice::Auto)?;
+/// use ringwire::{DriverChoice, doctor};
+/// let (driver, reason) = doctor::choose(DriverChoice::Auto)?;
 /// println!("driver {}: {reason}", driver.name());
-/// # Ok::<(), probe::Refused>(())
+/// # Ok::<(), doctor::Refused>(())
 /// ```
 pub fn choose(choice: DriverChoice) -> Result<(Chosen, String), Refused> {
     probe().choose(choice)
@@ -189,6 +189,10 @@ impl fmt::Display for Report {
 /// Tries what the drivers need. Takes about a millisecond and leaves nothing behind.
 ///
 /// A filter may bind single threads: call it on one that is like those that will run the driver.
+///
+/// ```
+/// print!("{}", ringwire::doctor::probe());
+/// ```
 pub fn probe() -> Report {
     let trial = trial::run();
     let features = features(trial.as_ref().ok());
@@ -251,7 +255,7 @@ fn features(found: Option<&trial::Found>) -> Vec<Feature> {
             found.incremental_buffers,
             "Linux 6.12; messages share receive buffers, which saves memory and cache",
         ),
-        optional("minimal-wait timeout", found.min_wait, "Linux 6.12; not used by the driver yet"),
+        optional("minimal-wait timeout", found.min_wait, "Linux 6.12; not used by the driver"),
         optional("receive bundles", found.receive_bundles, "Linux 6.10; not used by the driver"),
         optional("zero-copy send", found.send_zero_copy, "Linux 6.0; not used by the driver"),
         optional("messages between rings", found.ring_messages, "Linux 5.18; not used by the driver"),

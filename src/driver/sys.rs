@@ -8,6 +8,8 @@ use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use super::PeerAddr;
 
@@ -55,6 +57,26 @@ impl RawAddr {
             }
         }
         raw
+    }
+
+    /// The address of a Unix socket; `InvalidInput` if the path does not fit (108 bytes with its
+    /// terminator, unix(7)).
+    pub(super) fn unix(path: &Path) -> io::Result<Self> {
+        let path = path.as_os_str().as_bytes();
+        // SAFETY: zeroes are a value of sockaddr_un.
+        let mut sun: libc::sockaddr_un = unsafe { mem::zeroed() };
+        if path.len() >= sun.sun_path.len() || path.contains(&0) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is too long for a socket"));
+        }
+        sun.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        for (to, from) in sun.sun_path.iter_mut().zip(path) {
+            *to = *from as libc::c_char;
+        }
+        let mut raw = Self::room();
+        // SAFETY: sockaddr_storage is at least as large and as aligned as sockaddr_un.
+        unsafe { (&raw mut raw.storage).cast::<libc::sockaddr_un>().write(sun) };
+        raw.len = mem::size_of::<libc::sockaddr_un>() as libc::socklen_t;
+        Ok(raw)
     }
 
     /// The IP address, where there is one.
@@ -188,8 +210,7 @@ pub(super) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, PeerAddr)
 }
 
 /// connect(2). On a nonblocking socket `EINPROGRESS` is not an error: false is "not yet".
-pub(super) fn connect(fd: BorrowedFd<'_>, to: SocketAddr) -> io::Result<bool> {
-    let raw = RawAddr::of(to);
+pub(super) fn connect(fd: BorrowedFd<'_>, raw: &RawAddr) -> io::Result<bool> {
     // SAFETY: the storage holds `len` initialised bytes.
     match check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const raw.storage).cast(), raw.len) }) {
         Ok(_) => Ok(true),

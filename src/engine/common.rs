@@ -137,15 +137,17 @@ impl Common {
         if slot.work == NO_WORK { 0 } else { self.works[slot.work as usize].queued() }
     }
 
-    /// Gives the work back if nothing is left in it.
+    /// Gives the work back if nothing is left in it. What was half received when the connection
+    /// ended is of no use any more.
     pub fn release_idle_work(&mut self, slot: &mut Slot, token: Token) {
+        let ended = slot.phase == Phase::Lingering;
         let Some(work) = self.existing_work(slot) else { return };
         let idle = work.pending.is_empty()
             && work.in_flight == 0
-            && work.carry.is_empty()
+            && (ended || work.carry.is_empty())
             && work.handshake.is_none()
             && work.inflating.is_none()
-            && (slot.flags.has(Flags::STREAM) || !slot.session.is_inside_message());
+            && (ended || slot.flags.has(Flags::STREAM) || !slot.session.is_inside_message());
         if idle {
             self.drop_work(slot, token);
         }
@@ -201,6 +203,8 @@ impl Common {
         let pending = &mut works[slot.work as usize].pending;
         if pending.capacity() == 0 {
             *pending = pool.take(expected);
+        } else {
+            pool.make_room(pending, expected);
         }
         let before = pending.len();
         write(pending);

@@ -15,7 +15,7 @@ use crate::ws::{CloseCode, State};
 
 /// What a connection's stamps say must happen, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
+pub(super) enum Due {
     Head,
     Ping,
     Linger,
@@ -23,7 +23,7 @@ enum Due {
 }
 
 /// The nearest deadline of a connection: ticks from now (0 or less: due), and what it is.
-fn nearest(common: &Common, slot: &Slot) -> Option<(i32, Due)> {
+pub(super) fn nearest(common: &Common, slot: &Slot) -> Option<(i32, Due)> {
     let left = |since: u32, ms: u32, due: Due| {
         (ms > 0).then(|| (since.wrapping_add(ticks(ms)).wrapping_sub(common.tick) as i32, due))
     };
@@ -33,6 +33,8 @@ fn nearest(common: &Common, slot: &Slot) -> Option<(i32, Due)> {
         .filter(|work| work.in_flight > 0)
         .and_then(|work| left(work.write_since, deadlines.write_ms, Due::End(Deadline::Write)));
     let state = match slot.phase {
+        // Until an answer has been taken `write_ms` watches it.
+        Phase::Head if work.is_some_and(|work| work.queued() > 0) => None,
         Phase::Head | Phase::Connecting => left(slot.since, deadlines.head_ms, Due::Head),
         Phase::Finishing => None,
         Phase::Lingering => left(slot.since, deadlines.close_ms, Due::Linger),
@@ -40,13 +42,16 @@ fn nearest(common: &Common, slot: &Slot) -> Option<(i32, Due)> {
         Phase::Open if slot.session.state() != State::Open => {
             left(slot.since, deadlines.close_ms, Due::End(Deadline::Close))
         }
+        // Signs of life lie unread while receiving is paused; `write_ms` watches such a peer.
+        Phase::Open if slot.flags.has(Flags::PAUSED) => None,
         Phase::Open if slot.flags.has(Flags::PING_SENT) => {
             left(slot.since, deadlines.pong_ms, Due::End(Deadline::Pong))
         }
         Phase::Open => left(slot.last_seen, deadlines.idle_ms, Due::Ping),
     };
     let assembly = work
-        .filter(|_| slot.phase == Phase::Open && slot.session.is_inside_message())
+        .filter(|_| slot.phase == Phase::Open && slot.session.state() == State::Open)
+        .filter(|_| slot.session.is_inside_message())
         .filter(|_| !slot.flags.has(Flags::STREAM))
         .and_then(|work| left(work.assembly_since, deadlines.assembly_ms, Due::End(Deadline::Assembly)));
     [write, state, assembly].into_iter().flatten().min_by_key(|(left, _)| *left)
@@ -97,8 +102,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
     fn on_timer(&mut self, token: Token) {
         let Some((slot, state)) = self.table.get(token) else { return };
         let common = &mut self.common;
-        if slot.flags.has(Flags::PING_SENT) && slot.last_seen.wrapping_sub(slot.since) as i32 > 0 {
-            // The peer lives: something came after our ping.
+        if slot.flags.has(Flags::PING_SENT) && slot.last_seen.wrapping_sub(slot.since) as i32 >= 0 {
+            // The peer lives: something came after our ping, if only in the same tick.
             slot.flags.take(Flags::PING_SENT);
         }
         let due = nearest(common, slot).filter(|(left, _)| *left <= 0).map(|(_, due)| due);

@@ -49,12 +49,7 @@ pub struct Inbox<T> {
 /// A mailbox of at most `limit` commands whose posts end the wait of `waker`'s driver.
 pub fn mailbox<T>(limit: u32, waker: Waker) -> (Mailbox<T>, Inbox<T>) {
     let (sender, receiver) = channel();
-    let gate = Arc::new(Gate {
-        notified: AtomicBool::new(false),
-        queued: AtomicU32::new(0),
-        limit,
-        waker,
-    });
+    let gate = Arc::new(Gate { notified: AtomicBool::new(false), queued: AtomicU32::new(0), limit, waker });
     (Mailbox { queue: sender, gate: gate.clone() }, Inbox { queue: receiver, gate })
 }
 
@@ -75,7 +70,10 @@ impl<T> Mailbox<T> {
     }
 
     fn post_counted(&self, command: T) -> Result<(), PostError> {
-        self.queue.send(command).map_err(|_| PostError::Stopped)?;
+        if self.queue.send(command).is_err() {
+            self.gate.queued.fetch_sub(1, Ordering::Relaxed);
+            return Err(PostError::Stopped);
+        }
         // Pairs with the swap in `begin`: either the core sees the command or we see `false`.
         if !self.gate.notified.swap(true, Ordering::AcqRel) {
             self.gate.waker.wake();

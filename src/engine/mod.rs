@@ -4,6 +4,7 @@
 //! through their mailboxes, time through its clock, and the user through the handler; it shares
 //! only its counters.
 
+mod audit;
 pub mod clock;
 pub mod common;
 mod deadlines;
@@ -36,6 +37,7 @@ use pool::Pool;
 use slab::Slab;
 use slot::{Flags, PeerTable, Phase, Slot};
 use stats::Stats;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,6 +116,8 @@ pub struct Core<D: Driver, H: Handler> {
     sent: Vec<Token>,
     due: Vec<u32>,
     accept_paused: AcceptPause,
+    /// Accepted by the kernel before a pause took hold: they wait for a slot.
+    parked: VecDeque<(D::Socket, PeerAddr)>,
     drain_until: Option<Duration>,
     stopped: bool,
     handler_wait: Option<Duration>,
@@ -141,6 +145,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     ) -> Self {
         let mut limits = config.limits;
         limits.max_connections = limits.max_connections.clamp(1, MAX_SLOTS);
+        let table = Table::with_capacity(limits.max_connections);
         let common = Common {
             shard: config.shard,
             pool: Pool::new(limits.max_pool_bytes),
@@ -161,7 +166,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         Self {
             driver,
             handler,
-            table: Table::default(),
+            table,
             common,
             wheel: Wheel::new(clock.tick()),
             clock,
@@ -171,6 +176,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             sent: Vec::new(),
             due: Vec::new(),
             accept_paused: AcceptPause::No,
+            parked: VecDeque::new(),
             drain_until: None,
             stopped: false,
             handler_wait: Some(Duration::ZERO),
@@ -189,6 +195,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// The handler.
     pub fn handler(&mut self) -> &mut H {
         &mut self.handler
+    }
+
+    /// The driver.
+    pub fn driver(&self) -> &D {
+        &self.driver
     }
 
     /// Connections with a slot.
@@ -249,7 +260,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
             Event::Closed(token) => self.on_closed(token),
             Event::AcceptFailed(_) => {
                 self.common.stats.accept_failures.add(1);
-                self.accept_paused = AcceptPause::Until(self.clock.now() + ACCEPT_BACKOFF);
+                // At the limit it is a free slot that ends the pause, and while draining nothing.
+                if self.accept_paused == AcceptPause::No && !self.common.draining {
+                    self.accept_paused = AcceptPause::Until(self.clock.now() + ACCEPT_BACKOFF);
+                }
             }
             Event::Connected { tag, result } => self.on_connected(tag, result),
             Event::Woken => {}
@@ -257,20 +271,45 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     fn on_accepted(&mut self, socket: D::Socket, peer: PeerAddr) {
-        if self.common.draining || self.table.len() >= self.common.limits.max_connections as usize {
-            // One that the kernel accepted before the pause took hold.
-            self.driver.refuse(socket);
-            return;
+        if self.common.draining {
+            return self.driver.refuse(socket);
+        }
+        if !self.has_room() {
+            return self.parked.push_back((socket, peer));
         }
         self.common.stats.accepted.add(1);
         let token = self.insert(peer, Phase::Head, Role::Server);
         self.driver.attach(token, socket);
         let head_ms = self.common.deadlines.head_ms;
         self.arm_within(token, head_ms);
-        if self.table.len() >= self.common.limits.max_connections as usize {
+        self.pause_accept_if_full();
+    }
+
+    /// Whether a slot is free and not spoken for by a connect under way.
+    fn has_room(&self) -> bool {
+        self.table.len() + self.connecting.len() < self.common.limits.max_connections as usize
+    }
+
+    fn pause_accept_if_full(&mut self) {
+        if !self.has_room() && self.accept_paused != AcceptPause::Limit && !self.common.draining {
             self.common.stats.accept_pauses.add(1);
             self.accept_paused = AcceptPause::Limit;
             self.driver.pause_accept();
+        }
+    }
+
+    /// A slot has come free: for who waits.
+    fn fill_room(&mut self) {
+        if !self.has_room() || self.common.draining {
+            return;
+        }
+        if let Some((socket, peer)) = self.parked.pop_front() {
+            return self.on_accepted(socket, peer);
+        }
+        if self.accept_paused != AcceptPause::No {
+            // A descriptor came free as well: also the end of a failure's cause.
+            self.accept_paused = AcceptPause::No;
+            self.driver.resume_accept();
         }
     }
 
@@ -287,12 +326,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.common.drop_work(&mut slot, token);
         self.common.deflate.disown(token.slot);
         slot.dismantle(&mut self.common.peers);
-        let room = self.table.len() < self.common.limits.max_connections as usize;
-        if self.accept_paused != AcceptPause::No && room && !self.common.draining {
-            // A descriptor came free as well: also the end of a failure's cause.
-            self.accept_paused = AcceptPause::No;
-            self.driver.resume_accept();
-        }
+        self.fill_room();
     }
 
     fn retry_accept(&mut self) {
@@ -338,7 +372,6 @@ impl<D: Driver, H: Handler> Core<D, H> {
         match self.table.get(token) {
             Some((slot, _)) if slot.phase == Phase::Open => {
                 act(&mut self.common, slot, token);
-                self.after_send(token);
             }
             _ => self.common.stats.commands_stale.add(1),
         }
@@ -361,7 +394,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
             return;
         }
         self.common.draining = true;
+        self.accept_paused = AcceptPause::No;
         self.driver.close_listeners();
+        for (socket, _) in self.parked.drain(..) {
+            self.driver.refuse(socket);
+        }
         self.drain_until =
             Some(self.clock.now() + Duration::from_millis(self.common.deadlines.drain_ms.into()));
         let mut tokens = Vec::with_capacity(self.table.len());
@@ -402,6 +439,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.table.tokens(&mut tokens);
         for token in tokens {
             self.abort(token, CloseReason::Shutdown);
+        }
+        for connect in self.connecting.drain() {
+            self.handler.connect_failed(connect.state, ConnectError::Disconnected);
         }
         self.stopped = true;
     }

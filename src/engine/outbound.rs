@@ -85,22 +85,34 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 self.handler.connect_failed(connect.state, ConnectError::Disconnected);
                 continue;
             }
-            let used = self.table.len() + self.connecting.len();
-            if used >= self.common.limits.max_connections as usize {
+            if !self.has_room() {
                 self.handler.connect_failed(connect.state, ConnectError::Full);
                 continue;
             }
             let to = connect.to;
             let tag = self.connecting.insert(connect) as u64;
             self.driver.connect(to, tag);
+            self.pause_accept_if_full();
         }
     }
 
     pub(super) fn on_connected(&mut self, tag: u64, result: io::Result<D::Socket>) {
-        let Some(connect) = self.connecting.try_remove(tag as usize) else { return };
+        let Some(connect) = self.connecting.try_remove(tag as usize) else {
+            // The core has stopped and told the handler so.
+            return if let Ok(socket) = result {
+                self.driver.refuse(socket)
+            };
+        };
         let socket = match result {
+            Ok(socket) if self.common.draining => {
+                self.driver.refuse(socket);
+                return self.handler.connect_failed(connect.state, ConnectError::Disconnected);
+            }
             Ok(socket) => socket,
-            Err(error) => return self.handler.connect_failed(connect.state, ConnectError::Io(error)),
+            Err(error) => {
+                self.handler.connect_failed(connect.state, ConnectError::Io(error));
+                return self.fill_room();
+            }
         };
         let deflate = self.common.deflate.offer();
         let handshake = match self.common.entropy.key() {
@@ -111,7 +123,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
             Ok(handshake) => handshake,
             Err(error) => {
                 self.driver.refuse(socket);
-                return self.handler.connect_failed(connect.state, error);
+                self.handler.connect_failed(connect.state, error);
+                return self.fill_room();
             }
         };
         let token = self.insert(PeerAddr::Ip(connect.to), Phase::Connecting, Role::Client);

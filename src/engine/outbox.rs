@@ -1,7 +1,8 @@
 //! The sending side of a turn: one send per connection, one in flight, and what follows its end.
 
+use super::clock::ticks;
 use super::receive::{finishing, sends_fin_first};
-use super::slot::{Flags, NO_WORK, Phase};
+use super::slot::{Flags, Phase};
 use super::{Core, requests};
 use crate::driver::{Driver, SendBuf, Token};
 use crate::handler::{CloseReason, Conn, Handler};
@@ -15,24 +16,20 @@ impl<D: Driver, H: Handler> Core<D, H> {
         for token in dirty.drain(..) {
             let Some((slot, _)) = self.table.get(token) else { continue };
             slot.flags.take(Flags::DIRTY);
-            if slot.work == NO_WORK {
-                self.all_sent(token);
-                continue;
+            let (phase, tick) = (slot.phase, self.common.tick);
+            match self.common.existing_work(slot) {
+                Some(work) if work.in_flight > 0 || phase == Phase::Closing => {}
+                Some(work) if !work.pending.is_empty() => {
+                    let bytes = std::mem::take(&mut work.pending);
+                    work.in_flight = bytes.len();
+                    work.pongs = 0;
+                    work.write_since = tick;
+                    self.sent.push(token);
+                    self.driver.send(token, SendBuf::Owned(bytes));
+                }
+                _ => self.all_sent(token),
             }
-            let work = &mut self.common.works[slot.work as usize];
-            if work.in_flight > 0 || slot.phase == Phase::Closing {
-                continue;
-            }
-            if work.pending.is_empty() {
-                self.all_sent(token);
-                continue;
-            }
-            let bytes = std::mem::take(&mut work.pending);
-            work.in_flight = bytes.len();
-            work.write_since = self.common.tick;
-            work.pongs = 0;
-            self.sent.push(token);
-            self.driver.send(token, SendBuf::Owned(bytes));
+            self.settle(token);
         }
         // Sends of `all_sent`'s callbacks, if any, wait for the next turn.
         dirty.append(&mut self.common.dirty);
@@ -55,6 +52,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
         if more {
             self.common.mark_dirty(slot, token);
+            self.resume(token);
         } else {
             self.all_sent(token);
         }
@@ -73,6 +71,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 if sends_fin_first(slot) {
                     self.driver.shutdown(token);
                 }
+                if slot.flags.take(Flags::PAUSED) {
+                    // Or the peer's FIN would not be seen.
+                    self.driver.resume(token);
+                }
                 self.common.release_idle_work(slot, token);
                 self.arm_within(token, self.common.deadlines.close_ms);
                 return;
@@ -82,22 +84,42 @@ impl<D: Driver, H: Handler> Core<D, H> {
                     self.handler.drain(&mut Conn { token, slot, state, common: &mut self.common });
                 }
             }
+            Phase::Head => {
+                // The time for the next request begins with the end of the last answer.
+                slot.since = self.common.tick;
+                self.arm_within(token, self.common.deadlines.head_ms);
+            }
             _ => {}
         }
+        self.resume(token);
+        let Some((slot, _)) = self.table.get(token) else { return };
+        self.common.release_idle_work(slot, token);
+    }
+
+    /// Receives again from a connection whose queue has become short.
+    fn resume(&mut self, token: Token) {
         let resume_below = self.common.limits.pause_receive_bytes as usize / 2 + 1;
         let Some((slot, state)) = self.table.get(token) else { return };
-        if slot.flags.has(Flags::PAUSED) && self.common.queued(slot) < resume_below {
-            slot.flags.take(Flags::PAUSED);
-            self.driver.resume(token);
-            if slot.phase == Phase::Head {
+        if self.common.queued(slot) >= resume_below || !slot.flags.take(Flags::PAUSED) {
+            return;
+        }
+        self.driver.resume(token);
+        match slot.phase {
+            Phase::Head => {
                 // Pipelined requests that were put off.
                 let outcome =
                     requests::take(&mut self.handler, token, slot, state, &mut self.common, &mut []);
                 self.after_received(token, outcome);
-                return self.finish_after_eof(token);
+                self.finish_after_eof(token);
             }
+            Phase::Open => {
+                // Silence counts from here: it was of our own making.
+                slot.last_seen = self.common.tick;
+                slot.flags.take(Flags::PING_SENT);
+                self.arm_for_state(token);
+            }
+            _ => {}
         }
-        self.common.release_idle_work(slot, token);
     }
 
     /// The peer sent FIN while its requests were put off, and all are answered now.
@@ -108,8 +130,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
     }
 
-    /// Looks at a connection to which bytes were queued: a peer that does not read is not read from.
-    pub(super) fn after_send(&mut self, token: Token) {
+    /// Looks at a connection on which something was queued or is half received: a peer that does not
+    /// read is not read from, and what has a deadline gets its timer.
+    pub(super) fn settle(&mut self, token: Token) {
         let Some((slot, _)) = self.table.get(token) else { return };
         if matches!(slot.phase, Phase::Open | Phase::Head)
             && !slot.flags.has(Flags::PAUSED)
@@ -119,11 +142,14 @@ impl<D: Driver, H: Handler> Core<D, H> {
             self.common.stats.receive_pauses.add(1);
             self.driver.pause(token);
         }
-        // An open connection between messages has its idle timer armed, and no nearer deadline.
+        // An open connection between messages has no deadline before the idle one. Its timer may
+        // still be that of the handshake, which may be later.
+        let ahead = slot.links.deadline().wrapping_sub(self.common.tick) as i32;
         let settled = slot.phase == Phase::Open
             && slot.session.state() == State::Open
             && !slot.session.is_inside_message()
-            && slot.links.is_armed();
+            && slot.links.is_armed()
+            && ahead <= ticks(self.common.deadlines.idle_ms) as i32;
         if !settled {
             self.arm_for_state(token);
         }

@@ -36,6 +36,28 @@ impl Pool {
         }
     }
 
+    /// Makes room for `more` bytes in a buffer of this pool. One that becomes large is exchanged:
+    /// if it grew, it would come back as a large one, and the small ones would have to be allocated
+    /// again and again.
+    #[inline]
+    pub fn make_room(&mut self, buffer: &mut Vec<u8>, more: usize) {
+        if buffer.capacity() - buffer.len() < more {
+            self.exchange(buffer, more);
+        }
+    }
+
+    #[cold]
+    fn exchange(&mut self, buffer: &mut Vec<u8>, more: usize) {
+        let wanted = (buffer.len() + more).max(2 * buffer.capacity());
+        if wanted < LARGE_BYTES || buffer.capacity() >= LARGE_BYTES {
+            return buffer.reserve(more);
+        }
+        let mut roomy = self.take(wanted);
+        roomy.reserve(buffer.len() + more);
+        roomy.extend_from_slice(buffer);
+        self.give(std::mem::replace(buffer, roomy));
+    }
+
     /// Takes a buffer back, or frees it when enough are kept.
     pub fn give(&mut self, mut buffer: Vec<u8>) {
         let capacity = buffer.capacity();
@@ -45,6 +67,11 @@ impl Pool {
         buffer.clear();
         self.free_bytes += capacity;
         if capacity < LARGE_BYTES { self.small.push(buffer) } else { self.large.push(buffer) }
+    }
+
+    /// What [`free_bytes`](Self::free_bytes) should be, added up.
+    pub fn capacity_kept(&self) -> usize {
+        self.small.iter().chain(&self.large).map(Vec::capacity).sum()
     }
 
     /// Bytes kept.
@@ -58,12 +85,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_small_buffer_that_becomes_large_is_exchanged() {
+        let mut pool = Pool::new(1 << 20);
+        pool.give(Vec::with_capacity(16_000));
+        let mut buffer = pool.take(20);
+        let address = buffer.as_ptr();
+        buffer.extend_from_slice(b"begun");
+        pool.make_room(&mut buffer, 15_000);
+        assert_eq!(buffer, b"begun");
+        assert!(buffer.capacity() >= 15_005);
+        let small = pool.take(20);
+        assert_eq!(small.as_ptr(), address, "the small one is there for the next");
+        pool.make_room(&mut buffer, 100);
+        assert_eq!(pool.free_bytes(), 0);
+    }
+
+    #[test]
     fn gives_back_what_it_was_given_and_keeps_to_its_bound() {
         let mut pool = Pool::new(20_000);
         let small = pool.take(20);
         let address = small.as_ptr();
         pool.give(small);
-        assert_eq!(pool.take(20).as_ptr(), address);
+        let again = pool.take(20);
+        assert_eq!(again.as_ptr(), address);
         pool.give(Vec::with_capacity(16_000));
         assert!(pool.free_bytes() >= 16_000);
         pool.give(Vec::with_capacity(16_000));

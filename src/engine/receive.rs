@@ -47,7 +47,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let Some((slot, _)) = self.table.get(token) else { return };
         if slot.work != super::slot::NO_WORK {
             self.common.release_idle_work(slot, token);
-            self.after_send(token);
+            if slot.phase == Phase::Head || !slot.flags.has(Flags::DIRTY) {
+                // Requests that were put off wait for the end of a pause, which must have begun. And
+                // the flush does not come by what is merely not whole.
+                self.settle(token);
+            }
         }
     }
 
@@ -83,26 +87,34 @@ pub(super) fn frames<H: Handler>(
 ) -> Outcome {
     let mut at = 0;
     let mut withheld_ping = None;
+    let was_inside = slot.session.is_inside_message();
+    let messages_before = common.stats.messages_received.get();
     let carry = common.existing_work(slot).map(|work| std::mem::take(&mut work.carry));
     if let Some(mut carry) = carry.filter(|carry| !carry.is_empty()) {
-        if !complete_carry(&mut carry, input, &mut at) {
+        let whole = complete_carry(&mut carry, input, &mut at);
+        // Decoded even if it is not whole: two bytes are enough for most violations.
+        let mut head = 0;
+        let outcome = decode(handler, token, slot, state, common, &mut carry, &mut head, &mut withheld_ping);
+        if !matches!(outcome, Outcome::Continue) {
+            common.pool.give(carry);
+            return outcome;
+        }
+        answer_withheld(common, slot, token, &carry, withheld_ping.take());
+        if !whole {
             common.work(slot).carry = carry;
             return Outcome::Continue;
         }
-        let mut head = 0;
-        let outcome = decode(handler, token, slot, state, common, &mut carry, &mut head, &mut withheld_ping);
         common.pool.give(carry);
-        if !matches!(outcome, Outcome::Continue) {
-            return outcome;
-        }
     }
     let outcome = decode(handler, token, slot, state, common, input, &mut at, &mut withheld_ping);
     if !matches!(outcome, Outcome::Continue) {
         return outcome;
     }
-    if let Some(ping) = withheld_ping {
-        common.work(slot).pongs = 0;
-        common.pong(slot, token, &input[ping]);
+    answer_withheld(common, slot, token, input, withheld_ping);
+    let goes_on = was_inside && common.stats.messages_received.get() == messages_before;
+    if slot.session.is_inside_message() && !goes_on && !slot.flags.has(Flags::STREAM) {
+        // Perhaps only its header came: no piece of it would tell.
+        common.work(slot).assembly_since = common.tick;
     }
     if at < input.len() {
         let mut carry = common.pool.take(ws::MAX_CARRY);
@@ -110,6 +122,20 @@ pub(super) fn frames<H: Handler>(
         common.work(slot).carry = carry;
     }
     Outcome::Continue
+}
+
+/// Of the pings that were not answered one by one, the last is (RFC 6455 §5.5.3).
+fn answer_withheld(
+    common: &mut Common,
+    slot: &mut Slot,
+    token: Token,
+    input: &[u8],
+    ping: Option<Range<usize>>,
+) {
+    if let Some(ping) = ping {
+        common.work(slot).pongs = 0;
+        common.pong(slot, token, &input[ping]);
+    }
 }
 
 /// Appends to a kept header or control frame what it lacks. False if `input` did not have it all.
@@ -223,18 +249,15 @@ pub(super) fn piece<H: Handler>(
         handler.fragment(conn, Fragment { kind, payload, first, last });
         return;
     }
-    let tick = conn.common.tick;
     conn.common.work(conn.slot);
     let Common { works, pool, .. } = &mut *conn.common;
     let work = &mut works[conn.slot.work as usize];
-    if first {
-        work.assembly_since = tick;
-        if work.assembly.capacity() < payload.len() {
-            // As it is not whole in one receive buffer, it is likely to grow.
-            let roomy = pool.take(payload.len() * 2);
-            pool.give(std::mem::replace(&mut work.assembly, roomy));
-        }
+    if first && work.assembly.capacity() < payload.len() {
+        // As it is not whole in one receive buffer, it is likely to grow.
+        let roomy = pool.take(payload.len() * 2);
+        pool.give(std::mem::replace(&mut work.assembly, roomy));
     }
+    pool.make_room(&mut work.assembly, payload.len());
     work.assembly.extend_from_slice(payload);
     if last {
         let assembly = std::mem::take(&mut work.assembly);

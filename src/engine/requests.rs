@@ -41,7 +41,7 @@ pub(super) fn take<H: Handler>(
     }
     let mut carry = carry;
     carry.extend_from_slice(input);
-    let (used, served) = serve(handler, token, slot, state, common, &mut carry);
+    let (used, served) = serve(handler, token, slot, state, common, &carry);
     let outcome = match served {
         Served::Rest => {
             carry.drain(..used);

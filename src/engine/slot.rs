@@ -1,6 +1,6 @@
 //! What an idle connection costs: one cache line.
 //!
-//! Whatever a connection needs only while it is busy lives in [`Work`](super::work::Work) and is
+//! Whatever a connection needs only while it is busy lives in [`Work`](super::common::Work) and is
 //! borrowed from the core's pools.
 
 use super::wheel::Links;
@@ -89,9 +89,7 @@ impl PeerTable {
             PeerAddr::Ip(SocketAddr::V4(addr)) => {
                 PackedPeer::V4 { ip: (*addr.ip()).into(), port: addr.port() }
             }
-            PeerAddr::Ip(addr @ SocketAddr::V6(_)) => {
-                PackedPeer::V6 { index: self.v6.insert(addr) as u32 }
-            }
+            PeerAddr::Ip(addr @ SocketAddr::V6(_)) => PackedPeer::V6 { index: self.v6.insert(addr) as u32 },
         }
     }
 

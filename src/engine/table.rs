@@ -21,11 +21,21 @@ pub struct Table<S> {
 
 impl<S> Default for Table<S> {
     fn default() -> Self {
-        Self { slots: Slab::new(), states: Vec::new(), last_generation: 0 }
+        Self::with_capacity(0)
     }
 }
 
 impl<S> Table<S> {
+    /// A table that does not move its slots before it holds more than `capacity`: growing would copy
+    /// megabytes within a turn, and leave the old copy resident. What is reserved costs address
+    /// space only, until it is used.
+    pub fn with_capacity(capacity: u32) -> Self {
+        let mut states = Vec::new();
+        // The state may be large: where there is no room, it grows as vectors do.
+        let _ = states.try_reserve_exact(capacity as usize);
+        Self { slots: Slab::with_capacity(capacity as usize), states, last_generation: 0 }
+    }
+
     /// Connections, closing ones included.
     pub fn len(&self) -> usize {
         self.slots.len()
@@ -70,12 +80,19 @@ impl<S> Table<S> {
         self.slots.get(index as usize).map(|slot| Token { slot: index, generation: slot.generation })
     }
 
+    /// All connections, with their states.
+    pub fn iter(&self) -> impl Iterator<Item = (Token, &Slot, &Option<S>)> {
+        self.slots.iter().map(|(index, slot)| {
+            let token = Token { slot: index as u32, generation: slot.generation };
+            (token, slot, &self.states[index])
+        })
+    }
+
     /// Appends the tokens of all connections to `out`.
     pub fn tokens(&self, out: &mut Vec<Token>) {
-        out.extend(self.slots.iter().map(|(index, slot)| Token {
-            slot: index as u32,
-            generation: slot.generation,
-        }));
+        out.extend(
+            self.slots.iter().map(|(index, slot)| Token { slot: index as u32, generation: slot.generation }),
+        );
     }
 }
 

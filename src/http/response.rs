@@ -130,6 +130,13 @@ impl Response {
         Self::new(status).body("text/html; charset=utf-8", body)
     }
 
+    /// 426 with `Upgrade: websocket` (RFC 9110 §15.5.22): the answer to a plain request for a path
+    /// that serves WebSockets.
+    pub fn upgrade_required() -> Self {
+        Self::text(426, "This path speaks WebSocket: send an upgrade request.\n")
+            .managed_header("Upgrade", "websocket")
+    }
+
     /// Sets the body and adds its `Content-Type`. Takes `Vec<u8>`, `String`, `&'static str`,
     /// `&'static [u8]` or shared [`Bytes`].
     ///

@@ -6,6 +6,7 @@
 use super::deflate::{DeflateParams, Deflater, InflateLimits, Inflater, Inflating};
 use super::frame::{encode_close, encode_deflated, encode_message, encode_ping, encode_pong};
 use super::session::{DecodeLimits, Item, MAX_CARRY, Session, State, wanted};
+use super::text::validated;
 use super::{CloseCode, Kind, Role, Violation};
 use crate::config::DeflateConfig;
 use std::fmt;
@@ -370,12 +371,4 @@ fn message(kind: Kind, payload: &[u8]) -> Event<'_> {
         Kind::Text => Message::Text(validated(payload)),
         Kind::Binary => Message::Binary(payload),
     })
-}
-
-/// The session has validated the text; this pays a second pass for staying in safe code.
-fn validated(text: &[u8]) -> &str {
-    match std::str::from_utf8(text) {
-        Ok(text) => text,
-        Err(_) => unreachable!("the session hands out valid UTF-8"),
-    }
 }

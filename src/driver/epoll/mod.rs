@@ -149,7 +149,7 @@ impl Epoll {
             epoll,
             reports: vec![libc::epoll_event { events: 0, u64: 0 }; REPORTS],
             report: (0, 0),
-            ports: Vec::new(),
+            ports: super::reserved(config.max_connections),
             ready: VecDeque::new(),
             later: Vec::new(),
             starved: VecDeque::new(),
@@ -353,7 +353,7 @@ impl Epoll {
     fn try_connect(&mut self, to: SocketAddr, tag: u64) -> io::Result<Option<EpollSocket>> {
         let fd = sys::socket(sys::family(&to), true)?;
         sys::set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-        if sys::connect(fd.as_fd(), to)? {
+        if sys::connect(fd.as_fd(), &sys::RawAddr::of(to))? {
             return Ok(Some(EpollSocket(fd)));
         }
         let entry = self.connects.vacant_entry();

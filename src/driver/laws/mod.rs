@@ -7,6 +7,7 @@ mod data;
 mod denied;
 mod ends;
 mod limits;
+mod soak;
 
 use std::collections::BTreeMap;
 use std::io;

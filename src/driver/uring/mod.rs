@@ -10,6 +10,8 @@ mod accept;
 mod buffers;
 mod port;
 mod ring;
+#[cfg(test)]
+mod tests;
 pub(super) mod trial;
 
 use std::cell::RefCell;
@@ -93,7 +95,7 @@ impl Uring {
         let accepts = Accepts::new(&mut ring, listeners, config.max_connections)?;
         Ok(Self {
             ring,
-            ports: Vec::new(),
+            ports: super::reserved(config.max_connections),
             accepts,
             starved: VecDeque::new(),
             deferred: VecDeque::new(),

@@ -1,0 +1,228 @@
+//! What is sent and what must come back: each message of a run differs from all others of it.
+//!
+//! A message is a stamp (connection and sequence number, in printable characters, so that text and
+//! binary are alike) and a piece of a common pool that begins elsewhere for each message. Checking
+//! an answer is one comparison, without building the message a second time.
+
+use ringwire::ws::Kind;
+use std::fmt;
+
+/// Bytes of a stamp. Shorter messages carry its beginning, the low digits of the sequence number.
+pub const STAMP_BYTES: usize = 12;
+/// Pieces begin at one of so many places in the pool.
+const SPREAD: usize = 4_096;
+/// Stamp digits are `0` and the 63 characters after it.
+const DIGIT_ZERO: u64 = 0x3030_3030_3030_3030;
+
+/// Makes and checks the messages of one worker.
+#[derive(Clone, Debug)]
+pub struct Payload {
+    pool: Vec<u8>,
+    size: usize,
+}
+
+/// What is wrong with an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The message with this sequence number, ahead of those expected before it.
+    Ahead(u64),
+    /// A message that was answered or given up before.
+    Behind(u64),
+    /// A whole message of another connection.
+    Foreign(u32),
+    /// Text for binary, or binary for text.
+    Kind,
+    /// Of so many bytes.
+    Length(usize),
+    /// The bytes differ.
+    Content,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ahead(seq) => write!(f, "message {seq} came, those before it did not"),
+            Self::Behind(seq) => write!(f, "message {seq} came late or twice"),
+            Self::Foreign(index) => write!(f, "a message of connection {index} came"),
+            Self::Kind => f.write_str("text came for binary, or binary for text"),
+            Self::Length(bytes) => write!(f, "a message of {bytes} bytes came"),
+            Self::Content => f.write_str("the content differs from what was sent"),
+        }
+    }
+}
+
+impl Payload {
+    /// Messages of `size` bytes.
+    pub fn new(size: usize, kind: Kind) -> Self {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut byte = || {
+            // xorshift64*: arbitrary, and the same in every run.
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56) as u8
+        };
+        let pool = (0..size + SPREAD)
+            .map(|_| match kind {
+                Kind::Binary => byte(),
+                Kind::Text => b' ' + byte() % 95,
+            })
+            .collect();
+        Self { pool, size }
+    }
+
+    /// Lends message `seq` of connection `index` to `send`.
+    #[inline]
+    pub fn with<R>(&mut self, index: u32, seq: u64, send: impl FnOnce(&[u8]) -> R) -> R {
+        let at = offset(index, seq);
+        let message = &mut self.pool[at..at + self.size];
+        let stamp = stamp(index, seq);
+        // The pool is as it was once the message is on its way.
+        if let Some(place) = message.first_chunk_mut() {
+            let kept = std::mem::replace(place, stamp);
+            let result = send(message);
+            message[..STAMP_BYTES].copy_from_slice(&kept);
+            return result;
+        }
+        send(&stamp[..self.size])
+    }
+
+    /// Whether `bytes` is message `seq` of connection `index`.
+    #[inline]
+    pub fn matches(&self, index: u32, seq: u64, bytes: &[u8]) -> bool {
+        let stamp = stamp(index, seq);
+        let Some((head, rest)) = bytes.split_first_chunk::<STAMP_BYTES>() else {
+            return bytes == &stamp[..self.size.min(STAMP_BYTES)];
+        };
+        let at = offset(index, seq) + STAMP_BYTES;
+        bytes.len() == self.size && *head == stamp && self.pool.get(at..at + rest.len()) == Some(rest)
+    }
+
+    /// Whether `bytes` stand in message `seq` of connection `index` from byte `from` on.
+    #[inline]
+    pub fn part_matches(&self, index: u32, seq: u64, from: usize, bytes: &[u8]) -> bool {
+        let at = offset(index, seq);
+        let stamped = self.size.min(STAMP_BYTES);
+        let split = stamped.saturating_sub(from).min(bytes.len());
+        let (head, rest) = bytes.split_at(split);
+        let begin = at + from + split;
+        let stamp_fits = split == 0 || stamp(index, seq)[from..from + split] == *head;
+        stamp_fits
+            && self.pool.get(begin..begin + rest.len()) == Some(rest)
+            && from + bytes.len() <= self.size
+    }
+
+    /// Why `bytes` is not message `expected` of connection `index`, of which `sent` were sent.
+    pub fn diagnose(&self, index: u32, expected: u64, sent: u64, bytes: &[u8]) -> Fault {
+        if bytes.len() != self.size {
+            return Fault::Length(bytes.len());
+        }
+        let Some(stamp) = bytes.first_chunk::<STAMP_BYTES>() else {
+            return Fault::Content;
+        };
+        let (of, seq) = read_stamp(stamp);
+        match () {
+            () if !self.matches(of, seq, bytes) => Fault::Content,
+            () if of != index => Fault::Foreign(of),
+            () if seq >= sent => Fault::Content,
+            () if seq > expected => Fault::Ahead(seq),
+            () => Fault::Behind(seq),
+        }
+    }
+}
+
+/// Where in the pool a message begins.
+#[inline]
+fn offset(index: u32, seq: u64) -> usize {
+    let mixed = (seq ^ u64::from(index) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 52) as usize % SPREAD
+}
+
+/// 48 bits of the sequence number and 24 of the connection's, six per character, low ones first.
+#[inline]
+fn stamp(index: u32, seq: u64) -> [u8; STAMP_BYTES] {
+    let mut stamp = [0; STAMP_BYTES];
+    stamp[..8].copy_from_slice(&(spread(seq) + DIGIT_ZERO).to_le_bytes());
+    let low = (spread(index.into()) + DIGIT_ZERO) as u32;
+    stamp[8..].copy_from_slice(&low.to_le_bytes());
+    stamp
+}
+
+/// Eight groups of six bits, each to the bottom of a byte.
+#[inline]
+fn spread(bits: u64) -> u64 {
+    let bits = bits & 0x00ff_ffff | (bits & 0xffff_ff00_0000) << 8;
+    let bits = bits & 0x0000_0fff_0000_0fff | (bits & 0x00ff_f000_00ff_f000) << 4;
+    bits & 0x003f_003f_003f_003f | (bits & 0x0fc0_0fc0_0fc0_0fc0) << 2
+}
+
+fn read_stamp(stamp: &[u8; STAMP_BYTES]) -> (u32, u64) {
+    let number = |digits: &[u8]| {
+        digits.iter().rev().fold(0, |sum, digit| sum << 6 | u64::from(digit.wrapping_sub(b'0') & 0x3f))
+    };
+    (number(&stamp[8..]) as u32, number(&stamp[..8]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(payload: &mut Payload, index: u32, seq: u64) -> Vec<u8> {
+        payload.with(index, seq, <[u8]>::to_vec)
+    }
+
+    #[test]
+    fn what_is_sent_is_what_is_expected_and_nothing_else() {
+        for kind in [Kind::Text, Kind::Binary] {
+            for size in [0, 1, 7, 12, 13, 20, 125, 16_384] {
+                let mut payload = Payload::new(size, kind);
+                let bytes = message(&mut payload, 3, 70_000);
+                assert_eq!(bytes.len(), size);
+                assert!(payload.matches(3, 70_000, &bytes));
+                assert_eq!(size == 0, payload.matches(3, 70_001, &bytes), "{size}");
+                for at in 0..size.min(200) {
+                    let mut broken = bytes.clone();
+                    broken[at] ^= 1;
+                    assert!(!payload.matches(3, 70_000, &broken), "byte {at} of {size}");
+                }
+                assert!(kind == Kind::Binary || std::str::from_utf8(&bytes).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn parts_match_only_where_they_stand() {
+        let mut payload = Payload::new(100, Kind::Binary);
+        let bytes = message(&mut payload, 9, 5);
+        for from in 0..100 {
+            for to in from..=100 {
+                assert!(payload.part_matches(9, 5, from, &bytes[from..to]), "{from}..{to}");
+            }
+        }
+        assert!(!payload.part_matches(9, 5, 1, &bytes[0..50]));
+        assert!(!payload.part_matches(9, 5, 60, &[&bytes[60..], b"x"].concat()));
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        let mut payload = Payload::new(20, Kind::Binary);
+        let bytes = message(&mut payload, 9, 5);
+        assert_eq!(payload.diagnose(9, 4, 6, &bytes), Fault::Ahead(5));
+        assert_eq!(payload.diagnose(9, 6, 7, &bytes), Fault::Behind(5));
+        assert_eq!(payload.diagnose(9, 4, 5, &bytes), Fault::Content, "never sent");
+        assert_eq!(payload.diagnose(8, 5, 6, &bytes), Fault::Foreign(9));
+        assert_eq!(payload.diagnose(9, 5, 6, &bytes[..19]), Fault::Length(19));
+        let mut broken = bytes.clone();
+        broken[19] ^= 0x80;
+        assert_eq!(payload.diagnose(9, 5, 6, &broken), Fault::Content);
+    }
+
+    #[test]
+    fn stamps_hold_their_numbers() {
+        for (index, seq) in [(0, 0), (1, 63), (0xff_ffff, 0xffff_ffff_ffff), (77, 1 << 40 | 12_345)] {
+            let stamp = stamp(index, seq);
+            assert_eq!(read_stamp(&stamp), (index, seq));
+            assert!(stamp.iter().all(u8::is_ascii_graphic));
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! A worker over bare TCP, for servers that only throw bytes back: the ceiling of any echo.
+//!
+//! It sends what a WebSocket client would (header, mask of zeros, payload) and wants exactly that
+//! back, byte by byte and wherever the reads are cut. It sits on the engine's drivers, without the
+//! engine.
+
+use crate::flow::{Flow, Worker};
+use crate::target::{self, Target};
+use ringwire::driver::{Driver, Event, SendBuf, Token};
+use ringwire::ws::{FrameHead, MAX_HEADER, write_header};
+use std::io;
+use std::time::{Duration, Instant};
+
+/// The longest a worker waits before it looks at the phase again.
+const MAX_WAIT: Duration = Duration::from_millis(5);
+
+struct Stream {
+    flow: Flow,
+    /// Bytes of the message due that have come.
+    received: usize,
+    open: bool,
+    sending: bool,
+    /// A burst that waits for the one before to be taken by the kernel.
+    waiting: Vec<u8>,
+}
+
+/// One worker: a driver and its connections, their tokens' slots in order.
+pub struct Raw<D: Driver> {
+    driver: D,
+    worker: Worker,
+    target: Target,
+    header: [u8; MAX_HEADER],
+    header_bytes: usize,
+    streams: Vec<Stream>,
+    spare: Vec<Vec<u8>>,
+}
+
+fn token(slot: usize) -> Token {
+    Token { slot: slot as u32, generation: 1 }
+}
+
+impl<D: Driver> Raw<D> {
+    /// A worker that connects to `target`.
+    pub fn new(driver: D, worker: Worker, target: Target) -> Self {
+        let mut header = [0; MAX_HEADER];
+        let head = FrameHead::whole(worker.plan.kind.opcode(), Some([0; 4]));
+        let header_bytes = write_header(&mut header, head, worker.plan.size);
+        Self { driver, worker, target, header, header_bytes, streams: Vec::new(), spare: Vec::new() }
+    }
+
+    /// Runs until the conductor says that it is over.
+    ///
+    /// # Errors
+    /// When the driver fails.
+    pub fn run(mut self) -> io::Result<()> {
+        let start = Instant::now();
+        loop {
+            self.driver.turn(Some(MAX_WAIT))?;
+            while let Some(event) = self.driver.next_event() {
+                self.on_event(event);
+            }
+            let turn = self.worker.turn(start.elapsed());
+            if turn.ends {
+                return Ok(());
+            }
+            for _ in 0..turn.open {
+                let index = self.worker.next_index();
+                self.driver.connect(self.target.addr, index.into());
+            }
+            if turn.begins {
+                for slot in 0..self.streams.len() {
+                    if self.streams[slot].open {
+                        self.burst(slot, true);
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event<D::Socket>) {
+        match event {
+            Event::Connected { tag, result: Ok(socket) } => {
+                let slot = self.streams.len();
+                let flow = Flow::new(tag as u32);
+                let waiting = Vec::new();
+                self.streams.push(Stream { flow, received: 0, open: true, sending: false, waiting });
+                self.driver.attach(token(slot), socket);
+                if self.worker.opened() {
+                    self.burst(slot, true);
+                }
+            }
+            Event::Connected { result: Err(error), .. } => {
+                let advice = target::advice(&error);
+                let text = format!("{}: cannot connect: {error}{advice}", self.target);
+                self.worker.connect_failed(text);
+            }
+            Event::Received { token, lease } => {
+                let ended = receive(
+                    &mut self.worker,
+                    &mut self.streams[token.slot as usize],
+                    &self.header[..self.header_bytes],
+                    self.driver.bytes(&lease),
+                );
+                self.driver.release(lease);
+                if ended {
+                    self.burst(token.slot as usize, false);
+                }
+            }
+            Event::Sent { token, buf, result } => self.on_sent(token.slot as usize, buf, &result),
+            Event::Eof(token) => self.end(token.slot as usize, "the server closed it"),
+            Event::Failed { token, error } => self.end(token.slot as usize, &error.to_string()),
+            Event::Accepted { .. } | Event::AcceptFailed(_) | Event::Closed(_) | Event::Woken => {}
+        }
+    }
+
+    fn burst(&mut self, slot: usize, first: bool) {
+        let stream = &mut self.streams[slot];
+        let mut out = if stream.waiting.capacity() == 0 {
+            self.spare.pop().unwrap_or_default()
+        } else {
+            std::mem::take(&mut stream.waiting)
+        };
+        let header = &self.header[..self.header_bytes];
+        let send = |bytes: &[u8]| {
+            out.extend_from_slice(header);
+            out.extend_from_slice(bytes);
+        };
+        match first {
+            true => self.worker.burst(&mut stream.flow, send),
+            false => self.worker.next_burst(&mut stream.flow, send),
+        }
+        if stream.sending {
+            stream.waiting = out;
+        } else {
+            stream.sending = true;
+            self.driver.send(token(slot), SendBuf::Owned(out));
+        }
+    }
+
+    fn on_sent(&mut self, slot: usize, buf: SendBuf, result: &io::Result<()>) {
+        if let SendBuf::Owned(mut buf) = buf {
+            buf.clear();
+            self.spare.push(buf);
+        }
+        let stream = &mut self.streams[slot];
+        stream.sending = false;
+        if let Err(error) = result {
+            return self.end(slot, &error.to_string());
+        }
+        if !stream.waiting.is_empty() {
+            stream.sending = true;
+            let waiting = std::mem::take(&mut stream.waiting);
+            self.driver.send(token(slot), SendBuf::Owned(waiting));
+        }
+    }
+
+    fn end(&mut self, slot: usize, why: &str) {
+        let stream = &mut self.streams[slot];
+        if std::mem::take(&mut stream.open) {
+            self.worker.closed(&stream.flow, why);
+            self.driver.close(token(slot));
+        }
+    }
+}
+
+/// Checks bytes as they come. True if they end a burst and another one is to follow.
+fn receive(worker: &mut Worker, stream: &mut Stream, header: &[u8], mut bytes: &[u8]) -> bool {
+    let whole = header.len() + worker.plan.size;
+    let mut ended = false;
+    while !bytes.is_empty() && stream.open {
+        let (part, rest) = bytes.split_at(bytes.len().min(whole - stream.received));
+        bytes = rest;
+        let split = header.len().saturating_sub(stream.received).min(part.len());
+        let (head, body) = part.split_at(split);
+        let from = stream.received + split - header.len().min(stream.received + split);
+        let flow = &mut stream.flow;
+        let fits = flow.expected < flow.sent
+            && (split == 0 || header[stream.received..stream.received + split] == *head)
+            && worker.payload.part_matches(flow.index, flow.expected, from, body);
+        if !fits {
+            // Without frames there is no telling where the next message begins.
+            worker.board.wrong_answer(flow.index, flow.expected, crate::payload::Fault::Content);
+            worker.closed(flow, "its bytes cannot be told apart any more");
+            stream.open = false;
+            return false;
+        }
+        stream.received += part.len();
+        if stream.received == whole {
+            stream.received = 0;
+            ended = worker.right_answer(flow);
+        }
+    }
+    ended
+}

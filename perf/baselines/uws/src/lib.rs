@@ -1,0 +1,1 @@
+//! Pins the crate that carries the sources of uWebSockets; see `Cargo.toml`.

@@ -1,0 +1,110 @@
+//! `ringwire doctor`: what was found, for people and with `--json` for scripts.
+//!
+//! The findings are the crate's own ([`ringwire::doctor`]); this file only adds what `serve` would
+//! do with them.
+
+use crate::json::{self, Object};
+use clap::Args;
+use ringwire::doctor::{Report, probe};
+use ringwire::{DriverChoice, available_cores, simd};
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the report. Denials are findings, not failures: only output that cannot be written is.
+pub fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    let findings = Findings::now();
+    let text = if options.json { findings.json() } else { findings.text() };
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+struct Findings {
+    report: Report,
+    driver: &'static str,
+    reason: String,
+    cores: Vec<usize>,
+    simd: simd::Level,
+    forced: Result<Option<simd::Level>, simd::LevelError>,
+}
+
+impl Findings {
+    fn now() -> Self {
+        let report = probe();
+        let (driver, reason) = match report.choose(DriverChoice::Auto) {
+            Ok((chosen, reason)) => (chosen.name(), reason),
+            Err(refused) => ("none", refused.to_string()),
+        };
+        let (cores, simd, forced) = (available_cores(), simd::level(), simd::forced());
+        Self { report, driver, reason, cores, simd, forced }
+    }
+
+    fn text(&self) -> String {
+        let mut out = format!("driver    {}: {}\n", self.driver, self.reason);
+        let levels: Vec<_> = simd::available().map(simd::Level::name).collect();
+        let _ = write!(out, "SIMD      {} (this CPU has {}", self.simd, levels.join(", "));
+        let _ = match &self.forced {
+            Ok(None) => writeln!(out, ")"),
+            Ok(Some(_)) => writeln!(out, "; forced by RINGWIRE_SIMD: unset it to get the best)"),
+            Err(error) => writeln!(out, ")\n          RINGWIRE_SIMD is ignored: {error}"),
+        };
+        let cores: Vec<_> = self.cores.iter().map(usize::to_string).collect();
+        let _ = match cores.len() {
+            0 => writeln!(out, "cores     unknown: nothing is pinned"),
+            n => writeln!(
+                out,
+                "cores     {n} ({}): one shard each unless --shards says else",
+                cores.join(", ")
+            ),
+        };
+        let _ = write!(out, "{}", self.report);
+        out
+    }
+
+    fn json(&self) -> String {
+        let report = &self.report;
+        let denial =
+            report.denial.as_ref().map_or("null".to_owned(), |denial| json::string(&denial.to_string()));
+        let features = report.features.iter().map(|feature| {
+            Object::default()
+                .text("name", feature.name)
+                .member("available", &feature.available.to_string())
+                .member("required", &feature.required.to_string())
+                .text("advice", feature.advice)
+                .finish()
+        });
+        let limits = report.limits.iter().map(|limit| {
+            let limit_object = Object::default().text("name", limit.name).text("value", &limit.value);
+            limit_object.text("advice", limit.advice).finish()
+        });
+        let ignored = match &self.forced {
+            Err(error) => json::string(&error.to_string()),
+            Ok(_) => "null".to_owned(),
+        };
+        let simd = Object::default()
+            .text("level", self.simd.name())
+            .member("available", &json::array(simd::available().map(|level| json::string(level.name()))))
+            .member("forced", &matches!(self.forced, Ok(Some(_))).to_string())
+            .member("ignored", &ignored);
+        let object = Object::default()
+            .text("version", env!("CARGO_PKG_VERSION"))
+            .text("kernel", &report.kernel)
+            .text("driver", self.driver)
+            .text("driver_reason", &self.reason)
+            .member("io_uring_denial", &denial)
+            .member("features", &json::array(features))
+            .member("limits", &json::array(limits))
+            .member("cores", &json::array(self.cores.iter().map(usize::to_string)))
+            .member("simd", &simd.finish());
+        object.finish() + "\n"
+    }
+}

@@ -1,0 +1,71 @@
+//! What the kernel may do but does not do on demand: completions made up or bent.
+
+use std::io::Write;
+use std::net::TcpStream;
+
+use super::*;
+use crate::config::ListenAddr;
+
+const TOKEN: Token = Token { slot: 0, generation: 7 };
+
+/// A driver with one connection, and its peer.
+fn connected() -> (Uring, TcpStream) {
+    let config = DriverConfig {
+        max_connections: 8,
+        receive_buffers: 8,
+        receive_buffer_bytes: 4_096,
+        max_receive_bytes_per_turn: 65_536,
+    };
+    let (listeners, addr) = super::super::listen::bind(&"127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    let ListenAddr::Tcp(addr) = addr else { unreachable!("a TCP address") };
+    let mut driver = Uring::new(&config, listeners).unwrap();
+    let peer = TcpStream::connect(addr).unwrap();
+    loop {
+        driver.turn(Some(Duration::from_secs(5))).unwrap();
+        if let Some(Event::Accepted { socket, .. }) = driver.next_event() {
+            driver.attach(TOKEN, socket);
+            driver.turn(Some(Duration::ZERO)).unwrap();
+            return (driver, peer);
+        }
+    }
+}
+
+/// The kernel's completion of a receive of what the peer writes.
+fn receive(driver: &mut Uring, peer: &mut TcpStream) -> Completion {
+    peer.write_all(b"data").unwrap();
+    loop {
+        driver.turn(Some(Duration::from_secs(5))).unwrap();
+        while let Some(completion) = driver.ring.pop() {
+            if unpack(completion.tag) == (RECEIVE, TOKEN) {
+                return completion;
+            }
+        }
+    }
+}
+
+#[test]
+fn data_that_ends_a_multishot_arms_the_next() {
+    let (mut driver, mut peer) = connected();
+    let completion = receive(&mut driver, &mut peer);
+    assert!(!completion.is_last() && driver.stats().receives_armed == 1);
+    let Some(Event::Received { lease, .. }) = driver.completed(completion.as_last()) else {
+        panic!("no bytes");
+    };
+    assert_eq!(driver.bytes(&lease), b"data");
+    driver.release(lease);
+    assert_eq!(driver.stats().receives_armed, 2);
+}
+
+#[test]
+fn a_completion_of_a_former_tenant_misses_and_returns_its_buffer() {
+    let (mut driver, mut peer) = connected();
+    let mut completion = receive(&mut driver, &mut peer);
+    completion.tag = pack(RECEIVE, Token { generation: 6, ..TOKEN });
+    assert!(driver.completed(completion).is_none());
+    assert_eq!(driver.stats().leases_out, 0);
+    for kind in [SEND, CLOSE_PLAIN, SHUTDOWN_ANY, CANCEL] {
+        completion.tag = pack(kind, Token { generation: 6, ..TOKEN });
+        assert!(driver.completed(completion).is_none(), "kind {kind}");
+    }
+    assert!(driver.live(TOKEN).is_some());
+}

@@ -1,0 +1,102 @@
+//! The engine's books, added up: for simulations and tests, between two turns.
+//!
+//! Reads everything and changes nothing. It is linear in the connections, so it is no part of a turn.
+
+use super::Core;
+use super::deadlines::nearest;
+use super::slot::{Flags, NO_WORK, Phase, Slot};
+use crate::driver::{Driver, Token};
+use crate::handler::Handler;
+use std::collections::BTreeSet;
+
+/// Returns the first wrong as text.
+macro_rules! demand {
+    ($holds:expr, $($text:tt)+) => {
+        if !$holds {
+            return Err(format!($($text)+));
+        }
+    };
+}
+
+impl<D: Driver, H: Handler> Core<D, H> {
+    /// Whether nothing is left to be done without a further event, but for what timers bring.
+    pub fn is_at_rest(&self) -> bool {
+        self.common.dirty.is_empty()
+            && self.connects.is_empty()
+            && !matches!(self.accept_paused, super::AcceptPause::Until(_))
+    }
+
+    /// Adds up what the core counts and compares it with what it holds.
+    ///
+    /// # Errors
+    /// What does not agree.
+    pub fn audit(&self) -> Result<(), String> {
+        let Self { table, common, .. } = self;
+        let mut works = BTreeSet::new();
+        let (mut armed, mut owed) = (0, 0);
+        for (token, slot, state) in table.iter() {
+            if slot.work != NO_WORK {
+                demand!(common.works.contains(slot.work as usize), "{token:?} has a work that is free");
+                demand!(works.insert(slot.work), "{token:?} shares its work");
+            }
+            armed += usize::from(slot.links.is_armed());
+            owed += u64::from(slot.flags.has(Flags::HANDLER_OWED));
+            let has_state = state.is_some();
+            let wants_state = slot.flags.has(Flags::HANDLER_OWED) || matches!(slot.phase, Phase::Connecting);
+            demand!(has_state == wants_state, "{token:?} in {:?}: state {has_state}", slot.phase);
+            let listed = common.dirty.iter().filter(|dirty| **dirty == token).count();
+            let flagged = usize::from(slot.flags.has(Flags::DIRTY));
+            demand!(listed == flagged, "{token:?} is {listed} times on the list of the dirty");
+            self.audit_use(token, slot)?;
+            self.audit_timer(token, slot)?;
+        }
+        demand!(works.len() == common.works.len(), "{} works are nobody's", common.works.len() - works.len());
+        demand!(armed == self.wheel.armed(), "{armed} timers, the wheel counts {}", self.wheel.armed());
+        let queued: usize = common.works.iter().map(|(_, work)| work.queued()).sum();
+        demand!(queued == common.outbox_bytes, "{queued} bytes queued, counted {}", common.outbox_bytes);
+        let websockets = common.stats.websockets.get();
+        demand!(owed == websockets, "{owed} connections are owed a close, counted {websockets}");
+        let (kept, counted) = (common.pool.capacity_kept(), common.pool.free_bytes());
+        demand!(kept == counted, "the pool keeps {kept} bytes, counted {counted}");
+        demand!(kept <= common.limits.max_pool_bytes as usize, "the pool keeps {kept} bytes");
+        Ok(())
+    }
+
+    /// A work is held only while something is in it, and within the limits.
+    fn audit_use(&self, token: Token, slot: &Slot) -> Result<(), String> {
+        let Some(work) = self.common.works.get(slot.work as usize) else { return Ok(()) };
+        let limits = &self.common.limits;
+        let busy = work.queued() > 0
+            || !work.carry.is_empty()
+            || work.handshake.is_some()
+            || slot.phase == Phase::Closing
+            || (slot.phase == Phase::Open && slot.session.is_inside_message());
+        demand!(busy, "{token:?} in {:?} holds a work that is empty", slot.phase);
+        let most = limits.max_message_bytes as usize;
+        demand!(work.assembly.len() <= most, "{token:?} assembles {} bytes", work.assembly.len());
+        let most = limits.max_head_bytes as usize
+            + limits.max_http_body_bytes as usize
+            + limits.max_receive_bytes_per_turn as usize
+            + limits.receive_buffer_bytes as usize;
+        demand!(work.carry.len() <= most, "{token:?} carries {} bytes", work.carry.len());
+        Ok(())
+    }
+
+    /// Whatever a connection's stamps call for, its timer fires in time. Sends of the last turn are
+    /// not watched yet.
+    fn audit_timer(&self, token: Token, slot: &Slot) -> Result<(), String> {
+        if self.sent.contains(&token) {
+            return Ok(());
+        }
+        let Some((left, due)) = nearest(&self.common, slot) else { return Ok(()) };
+        let ahead = slot.links.deadline().wrapping_sub(self.common.tick) as i32;
+        let in_time = slot.links.is_armed() && ahead <= left.max(1);
+        demand!(
+            in_time,
+            "{token:?} in {:?}: {due:?} is due in {left} ticks, its timer {} in {ahead}",
+            slot.phase,
+            if slot.links.is_armed() { "fires" } else { "is not armed, or was" }
+        );
+        Ok(())
+    }
+}

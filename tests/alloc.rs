@@ -1,0 +1,178 @@
+//! Steady traffic allocates nothing per message.
+//!
+//! A counting allocator watches one thread at a time: the shard's. Clients speak from other threads
+//! over real sockets, so what is counted is what the driver and the engine do.
+
+#![allow(unsafe_code, reason = "a global allocator is an unsafe trait")]
+
+use ringwire::ws::{Kind, encode_message};
+use ringwire::{Conn, DriverChoice, Handler, ListenAddr, Message, Request, Server, Shard, Upgrade};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+struct Counting;
+
+thread_local! {
+    /// Allocations of this thread. Const and without a destructor: reading it allocates nothing.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    ALLOCATIONS.with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: every call is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(ptr, layout, new_size) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Echoes, and tells how often its thread has allocated.
+struct Echo(Arc<AtomicU64>);
+
+impl Handler for Echo {
+    type State = ();
+
+    fn upgrade(&mut self, _request: &Request<'_>) -> Upgrade<()> {
+        Upgrade::accept(())
+    }
+
+    fn message(&mut self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+        conn.send(message);
+    }
+
+    fn turn(&mut self, _shard: &mut Shard<'_, ()>) -> Option<Duration> {
+        self.0.store(ALLOCATIONS.with(Cell::get), Ordering::Relaxed);
+        None
+    }
+}
+
+struct Client {
+    stream: TcpStream,
+    batch: Vec<u8>,
+    answer: Vec<u8>,
+    expected: Vec<u8>,
+}
+
+impl Client {
+    fn open(addr: std::net::SocketAddr, bytes: usize, deep: usize) -> Self {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+            .write_all(
+                b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+            )
+            .unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let payload: Vec<u8> = (0..bytes).map(|at| b'a' + (at % 26) as u8).collect();
+        let (mut batch, mut expected) = (Vec::new(), Vec::new());
+        for _ in 0..deep {
+            encode_message(&mut batch, Kind::Text, &payload, Some([1, 2, 3, 4]));
+            encode_message(&mut expected, Kind::Text, &payload, None);
+        }
+        Self { stream, batch, answer: vec![0; expected.len()], expected }
+    }
+
+    fn round(&mut self) {
+        self.stream.write_all(&self.batch).unwrap();
+        self.stream.read_exact(&mut self.answer).unwrap();
+        assert!(self.answer == self.expected);
+    }
+}
+
+/// Allocations of the shard in so many rounds of echo, once it has warmed up.
+fn allocations(driver: DriverChoice, bytes: usize, deep: usize) -> u64 {
+    const CLIENTS: usize = 4;
+    const ROUNDS: usize = 300;
+    const WINDOWS: usize = 4;
+    let listen: ListenAddr = "127.0.0.1:0".parse().unwrap();
+    let server = Server::builder().listen(listen).driver(driver).shards(1).bind().unwrap();
+    let ListenAddr::Tcp(addr) = server.local_addrs()[0] else { unreachable!() };
+    let handle = server.handle();
+    let counted = Arc::new(AtomicU64::new(0));
+    let for_handler = counted.clone();
+    let thread = std::thread::spawn(move || server.run(|_| Echo(for_handler.clone())));
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::open(addr, bytes, deep)).collect();
+    let mut rounds = |count: usize| {
+        for _ in 0..count {
+            clients.iter_mut().for_each(Client::round);
+        }
+        // The turn that sent the last answer has ended when the next round is answered.
+        clients[0].round();
+        counted.load(Ordering::Relaxed)
+    };
+    // How long it warms up is chance: a buffer grows when more are in use at once than ever before.
+    let mut before = rounds(ROUNDS);
+    let mut steady = u64::MAX;
+    for _ in 0..WINDOWS {
+        let after = rounds(ROUNDS);
+        steady = steady.min(after - before);
+        before = after;
+    }
+    handle.stop();
+    thread.join().unwrap().unwrap();
+    steady
+}
+
+fn assert_nothing_is_allocated(driver: DriverChoice) {
+    for (bytes, deep) in [(20, 1), (20, 16), (1_000, 16), (16 << 10, 1), (16 << 10, 16)] {
+        let allocated = allocations(driver, bytes, deep);
+        assert_eq!(allocated, 0, "{bytes} bytes, {deep} deep: allocations in each 1,200 rounds");
+    }
+}
+
+#[test]
+fn steady_echo_allocates_nothing_on_uring() {
+    if std::env::var_os("RINGWIRE_SKIP_URING").is_some_and(|value| value == "1") {
+        return;
+    }
+    assert_nothing_is_allocated(DriverChoice::Uring);
+}
+
+#[test]
+fn steady_echo_allocates_nothing_on_epoll() {
+    assert_nothing_is_allocated(DriverChoice::Epoll);
+}
+
+/// The test above can fail: the counter counts this thread's allocations.
+#[test]
+fn the_counter_counts() {
+    let before = ALLOCATIONS.with(Cell::get);
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(10)));
+    assert_eq!(ALLOCATIONS.with(Cell::get), before + 1);
+}

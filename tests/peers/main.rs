@@ -1,0 +1,224 @@
+//! Peers that others wrote, against the release binary on both drivers: Node's `ws`, Python's
+//! `websockets`, Chromium on the page, and the Autobahn|Testsuite in both roles.
+//!
+//! `tests/run` sets up what they need and runs these tests; by hand, after `tests/setup`:
+//! `cargo test --all-features --test peers -- --ignored --show-output`. The environment may name the
+//! binary under test (`RINGWIRE_BIN`) and skip one driver (`RINGWIRE_SKIP_URING=1`). Autobahn's
+//! cases for permessage-deflate run only with `RINGWIRE_AUTOBAHN_DEFLATE=1`.
+
+use std::env;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Makes each function an ignored test per driver.
+macro_rules! on_both_drivers {
+    ($($test:ident),* $(,)?) => {
+        mod on_uring { $(
+            #[test]
+            #[ignore = "tests/run sets up the peer and runs it"]
+            fn $test() {
+                if !super::uring_is_skipped(stringify!($test)) {
+                    super::$test("uring");
+                }
+            }
+        )* }
+        mod on_epoll { $(
+            #[test]
+            #[ignore = "tests/run sets up the peer and runs it"]
+            fn $test() { super::$test("epoll"); }
+        )* }
+    };
+}
+
+on_both_drivers!(node_ws, python_websockets, chromium_on_the_page, autobahn_server, autobahn_client);
+
+fn node_ws(driver: &str) {
+    let server = Serve::start(driver, &TALK);
+    let mut node = Command::new("node");
+    node.env("NODE_PATH", test_env("node/node_modules")).arg(root("tests/peers/node/peer.cjs"));
+    server.talked_to_by(node);
+}
+
+fn python_websockets(driver: &str) {
+    let server = Serve::start(driver, &TALK);
+    let mut python = Command::new(test_env("python/bin/python"));
+    python.arg(root("tests/peers/python/peer.py"));
+    server.talked_to_by(python);
+}
+
+fn chromium_on_the_page(driver: &str) {
+    let screens = root("target/screens");
+    std::fs::create_dir_all(&screens).expect("target/screens can be made");
+    let chromium = ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(in_path);
+    let mut node = Command::new("node");
+    node.env("NODE_PATH", test_env("node/node_modules")).arg(root("tests/peers/browser/page.cjs")).args([
+        ringwire(),
+        driver.into(),
+        chromium.expect("tests/setup installs Chromium"),
+        screens,
+    ]);
+    assert_succeeds(node, 180);
+}
+
+fn autobahn_server(driver: &str) {
+    let server = Serve::start(driver, &[]);
+    let (host, port) = server.base.trim_start_matches("http://").split_once(':').expect("HOST:PORT");
+    let mut suite = autobahn("server");
+    suite
+        .env("AUTOBAHN_JOBS", "2")
+        .env("AUTOBAHN_AGENT", format!("server on {driver}"))
+        .args([host, port])
+        .arg(root(&format!("target/autobahn/server-{driver}")))
+        .args(autobahn_cases());
+    assert_succeeds(suite, 1_800);
+    server.drains();
+}
+
+fn autobahn_client(driver: &str) {
+    let port =
+        TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+    let mut suite = autobahn("client");
+    suite
+        .env("AUTOBAHN_CASES", autobahn_cases().join(" "))
+        .arg(port.to_string())
+        .arg(root(&format!("target/autobahn/client-{driver}")))
+        .arg(example("autobahn_client"))
+        .arg(driver);
+    assert_succeeds(suite, 1_800);
+}
+
+/// What the scripts of `node/` and `python/` expect of the server they talk to.
+const TALK: [&str; 6] = ["--max-message-bytes", "16777216", "--idle-ms", "400", "--pong-ms", "3000"];
+
+/// A running `ringwire serve`. Killed when dropped.
+struct Serve {
+    child: Child,
+    _stdout: BufReader<ChildStdout>,
+    /// `http://127.0.0.1:PORT`
+    base: String,
+}
+
+impl Serve {
+    fn start(driver: &str, args: &[&str]) -> Self {
+        let mut child = Command::new(ringwire())
+            .args(["serve", "--listen", "127.0.0.1:0", "--driver", driver])
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("the server says where it listens");
+        let said = line.split_once("listening on ").and_then(|(_, rest)| rest.split_once(' '));
+        let (base, rest) = said.unwrap_or_else(|| panic!("not an address: {line:?}"));
+        assert!(rest.contains(&format!("driver {driver}")), "another driver than {driver}: {line:?}");
+        Self { child, base: base.to_owned(), _stdout: stdout }
+    }
+
+    /// Runs a script that is told the server's address and process, and ends it by SIGTERM at last.
+    fn talked_to_by(self, mut script: Command) {
+        script.arg(&self.base).arg(self.child.id().to_string());
+        assert_succeeds(script, 300);
+        self.ends();
+    }
+
+    /// Ends it by SIGTERM.
+    fn drains(self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").arg(&pid).status().expect("kill runs").success());
+        self.ends();
+    }
+
+    /// Having had its SIGTERM, it ends with status 0.
+    fn ends(mut self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let status = loop {
+            match self.child.try_wait().expect("a child") {
+                Some(status) => break status,
+                None if Instant::now() > deadline => panic!("still runs 10 s after SIGTERM"),
+                None => thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        let mut said = String::new();
+        self.child.stderr.take().expect("a pipe").read_to_string(&mut said).expect("text");
+        assert!(status.success(), "after SIGTERM: {status}\n{said}");
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        // Does nothing to one that has been waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a command for at most `timeout_s`, and shows what it printed.
+fn assert_succeeds(command: Command, timeout_s: u32) {
+    let mut timed = Command::new("timeout");
+    timed.args(["--kill-after=5", &timeout_s.to_string()]);
+    timed.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        timed.env(name, value.expect("set, not removed"));
+    }
+    let output = timed.stdin(Stdio::null()).output().expect("timeout(1) runs");
+    println!("{}", String::from_utf8_lossy(&output.stdout).trim_end());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{} (124 is the time limit)\n{errors}", output.status);
+}
+
+/// Whether this driver's tests are not to run. Says so past the capture of test output.
+fn uring_is_skipped(test: &str) -> bool {
+    let skipped = env::var_os("RINGWIRE_SKIP_URING").is_some_and(|value| value == "1");
+    if skipped {
+        let _ = writeln!(std::io::stderr(), "SKIPPED {test} on uring: RINGWIRE_SKIP_URING=1");
+    }
+    skipped
+}
+
+fn autobahn(role: &str) -> Command {
+    let mut command = Command::new(root("tests/autobahn").join(role));
+    command.env("AUTOBAHN_PREFIX", test_env("autobahn"));
+    command
+}
+
+fn autobahn_cases() -> &'static [&'static str] {
+    match env::var_os("RINGWIRE_AUTOBAHN_DEFLATE") {
+        Some(value) if value == "1" => &["*"],
+        _ => &["-12.*", "-13.*"],
+    }
+}
+
+fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Where `tests/setup` puts things.
+fn test_env(path: &str) -> PathBuf {
+    let base = env::var_os("RINGWIRE_TEST_ENV").map_or_else(|| root("target/test-env"), PathBuf::from);
+    let path = base.join(path);
+    assert!(path.exists(), "{} is missing: run tests/setup", path.display());
+    path
+}
+
+fn ringwire() -> PathBuf {
+    env::var_os("RINGWIRE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_ringwire").into(), PathBuf::from)
+}
+
+/// An example, which cargo builds beside the binaries.
+fn example(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_ringwire")).with_file_name("examples").join(name);
+    assert!(path.exists(), "{} is missing: run cargo build --examples --all-features", path.display());
+    path
+}
+
+fn in_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}

@@ -1,0 +1,42 @@
+//! The engine's tests: one body for each, run on io_uring, on epoll and in the simulation.
+//!
+//! A body is a transcript between a [`Peer`](peer::Peer) that speaks raw bytes and the
+//! [`Service`](service::Service) on a [`Stage`](stage::Stage). Where io_uring is denied its tests fail,
+//! unless `RINGWIRE_SKIP_URING=1` says that this is known.
+
+/// Makes of each body a test on every driver.
+macro_rules! on_every_driver {
+    ($($(#[doc = $doc:literal])* fn $name:ident($on:ident) $body:block)+) => {
+        $($(#[doc = $doc])* fn $name($on: crate::stage::On) $body)+
+
+        on_every_driver!(@on uring Uring $($name)+);
+        on_every_driver!(@on epoll Epoll $($name)+);
+        on_every_driver!(@on sim Sim $($name)+);
+    };
+    (@on $module:ident $on:ident $($name:ident)+) => {
+        mod $module {
+            $(#[test]
+            fn $name() {
+                crate::stage::run(crate::stage::On::$on, super::$name);
+            })+
+        }
+    };
+}
+
+mod addresses;
+mod attacks;
+mod backpressure;
+mod callbacks;
+mod closing;
+mod deadlines;
+mod exhaustion;
+mod handshake;
+mod http;
+mod messages;
+mod outbound;
+mod peer;
+mod remote;
+mod service;
+mod shutdown;
+mod soak;
+mod stage;
