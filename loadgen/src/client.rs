@@ -61,6 +61,10 @@ impl Handler for Client {
     }
 
     fn open(&mut self, conn: &mut Conn<'_, Flow>) {
+        if self.worker.plan.deflate && !conn.compresses() {
+            self.worker.connect_failed(format!("{}: the server declines permessage-deflate", self.target));
+            return;
+        }
         self.ids.push(conn.id());
         if self.worker.opened() {
             send_burst(&mut self.worker, conn, true);

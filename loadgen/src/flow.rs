@@ -22,6 +22,10 @@ pub struct Plan {
     pub size: usize,
     /// Text or binary.
     pub kind: Kind,
+    /// Text that looks like JSON records.
+    pub records: bool,
+    /// Every connection must compress.
+    pub deflate: bool,
     /// Messages of a burst.
     pub depth: u64,
     /// One burst at once when a connection opens.
@@ -84,7 +88,10 @@ impl Worker {
     /// Worker number `lane`.
     pub fn new(board: Arc<Board>, plan: Arc<Plan>, lane: usize) -> Self {
         Self {
-            payload: Payload::new(plan.size, plan.kind),
+            payload: match plan.records {
+                true => Payload::records(plan.size),
+                false => Payload::new(plan.size, plan.kind),
+            },
             board,
             plan,
             phase: Phase::Connect,

@@ -61,6 +61,12 @@ struct Common {
     /// Text instead of binary messages.
     #[arg(long)]
     text: bool,
+    /// Text that looks like JSON records, which compresses, instead of arbitrary characters.
+    #[arg(long, requires = "text")]
+    records: bool,
+    /// Offers permessage-deflate, without context takeover; the run fails if the server declines.
+    #[arg(long, conflicts_with = "raw")]
+    deflate: bool,
     /// Connections opened per second [default: as fast as the server takes them].
     #[arg(long, value_parser = positive)]
     rate: Option<f64>,
@@ -163,6 +169,8 @@ impl Common {
                 rate: self.rate,
                 size: self.size as usize,
                 kind: if self.text { Kind::Text } else { Kind::Binary },
+                records: self.records,
+                deflate: self.deflate,
                 depth,
                 echo_on_open,
             },
@@ -184,7 +192,12 @@ impl Common {
             workers: setup.workers,
             connections: self.connections,
             size_bytes: setup.plan.size,
-            kind: if self.text { "text" } else { "binary" },
+            kind: match (self.text, self.records) {
+                (false, _) => "binary",
+                (true, false) => "text",
+                (true, true) => "records",
+            },
+            deflate: self.deflate,
             ramp_s: ramp.as_secs_f64(),
             errors: Errors::default(),
             echo: None,

@@ -52,6 +52,28 @@ impl fmt::Display for Fault {
 }
 
 impl Payload {
+    /// Messages of `size` bytes that look like JSON records, as services send them.
+    pub fn records(size: usize) -> Self {
+        let mut pool = String::new();
+        for number in 0_u64.. {
+            if pool.len() >= size + SPREAD {
+                break;
+            }
+            let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+            let side = if mixed % 2 == 0 { "buy" } else { "sell" };
+            let (symbol, price, amount) = (mixed % 97, mixed % 100_000, mixed % 7_919);
+            pool += &format!(
+                "{{\"id\":{number},\"symbol\":\"SYM{symbol}\",\"side\":\"{side}\",\"price\":{}.{:02},\
+                 \"amount\":{amount},\"venue\":\"XNAS\",\"timestamp\":17{mixed:010}}},",
+                price / 100,
+                price % 100
+            );
+        }
+        let mut pool = pool.into_bytes();
+        pool.truncate(size + SPREAD);
+        Self { pool, size }
+    }
+
     /// Messages of `size` bytes.
     pub fn new(size: usize, kind: Kind) -> Self {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;

@@ -28,8 +28,10 @@ pub struct Report {
     pub connections: u64,
     /// Bytes of a message.
     pub size_bytes: usize,
-    /// `text` or `binary`.
+    /// `text`, `binary`, or `records`: text that looks like JSON.
     pub kind: &'static str,
+    /// permessage-deflate was offered.
+    pub deflate: bool,
     /// From the first connection asked for to the last opened (and answered, in `idle --echo-once`).
     pub ramp_s: f64,
     /// Wrong answers and the like.

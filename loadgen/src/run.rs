@@ -11,7 +11,7 @@ use ringwire::driver::epoll::Epoll;
 use ringwire::driver::probe::{self, Chosen};
 use ringwire::driver::uring::Uring;
 use ringwire::driver::{Driver, DriverConfig};
-use ringwire::{Deadlines, DriverChoice, Limits, Server, ServerHandle};
+use ringwire::{Compression, Deadlines, DeflateConfig, DriverChoice, Limits, Server, ServerHandle};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::io;
 use std::sync::Arc;
@@ -80,6 +80,10 @@ impl Run {
             .cores(setup.cores.iter().copied())
             .driver(setup.driver)
             .limits(limits(&setup.plan))
+            .compression(match setup.plan.deflate {
+                true => Compression::Deflate(DeflateConfig::default()),
+                false => Compression::Off,
+            })
             .deadlines(Deadlines { drain_ms: 2_000, assembly_ms: 0, ..Deadlines::default() })
             .bind()
             .map_err(|error| error.to_string())?;

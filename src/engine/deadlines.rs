@@ -7,6 +7,7 @@
 use super::Core;
 use super::clock::ticks;
 use super::common::Common;
+use super::party::Party;
 use super::slot::{Flags, Phase, Slot};
 use crate::driver::{Driver, Token};
 use crate::handler::{CloseReason, ConnectError, Deadline, Handler};
@@ -100,8 +101,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     fn on_timer(&mut self, token: Token) {
-        let Some((slot, state)) = self.table.get(token) else { return };
-        let common = &mut self.common;
+        let Some(mut party) = self.party(token) else { return };
+        let Party { slot, common, .. } = &mut party;
         if slot.flags.has(Flags::PING_SENT) && slot.last_seen.wrapping_sub(slot.since) as i32 >= 0 {
             // The peer lives: something came after our ping, if only in the same tick.
             slot.flags.take(Flags::PING_SENT);
@@ -119,7 +120,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 // Part of a request came: say why it ends.
                 common.stats.http_errors.add(1);
                 let response = Response::text(408, "The request did not come in time.\n").closing();
-                common.append(slot, token, 256, |out| response.encode(out, false, false));
+                party.append(256, |out| response.encode(out, false, false));
                 return self.finish(token);
             }
             Some(Due::Head) if slot.phase == Phase::Connecting => {
@@ -129,8 +130,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             Some(Due::End(Deadline::Assembly)) => {
                 let reason = "a message did not end in time";
                 common.close(slot, token, Some(CloseCode::POLICY_VIOLATION), reason);
-                let told = CloseReason::Timeout(Deadline::Assembly);
-                super::tell_close(&mut self.handler, common, token, slot, state, told);
+                party.tell_close(CloseReason::Timeout(Deadline::Assembly));
                 return self.finish(token);
             }
             Some(Due::End(deadline)) => return self.abort(token, CloseReason::Timeout(deadline)),

@@ -4,7 +4,7 @@
 //! one buffer for it. A message that fits there is handed out from there; a larger one, or one that
 //! comes in parts, goes on as uncompressed pieces do.
 
-use super::receive::{deliver, piece};
+use super::receive::{self, deliver};
 use crate::handler::{Conn, Handler};
 use crate::ws::deflate::{Inflater, Inflating};
 use crate::ws::{Kind, State, Violation};
@@ -28,7 +28,7 @@ impl Job {
 }
 
 /// Takes part of a compressed message. On an error the connection is to be failed.
-pub(super) fn deflated_piece<H: Handler>(
+pub(super) fn piece<H: Handler>(
     handler: &mut H,
     conn: &mut Conn<'_, H::State>,
     kind: Kind,
@@ -110,7 +110,7 @@ fn inflate<H: Handler>(
         if first && ends {
             deliver(handler, conn, message.kind(), chunk);
         } else if !chunk.is_empty() || ends {
-            piece(handler, conn, message.kind(), chunk, first, ends);
+            receive::piece(handler, conn, message.kind(), chunk, first, ends);
         }
         // A handler of fragments may have closed the connection: it hears no more.
         if step.done || conn.slot.session.state() != State::Open {

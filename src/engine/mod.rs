@@ -14,6 +14,7 @@ pub mod inflate;
 pub mod mailbox;
 pub mod outbound;
 mod outbox;
+mod party;
 pub mod pool;
 mod receive;
 mod requests;
@@ -24,7 +25,7 @@ pub mod wheel;
 
 use crate::config::{Compression, Deadlines, Limits, OriginPolicy};
 use crate::driver::{Driver, Event, PeerAddr, Token};
-use crate::handler::{CloseReason, Conn, ConnId, Handler, Shard};
+use crate::handler::{CloseReason, ConnId, Handler, Shard};
 use crate::ws::{CloseCode, Kind, Prepared, Role, Session};
 use bytes::Bytes;
 use clock::Clock;
@@ -33,9 +34,10 @@ use deflate::Contexts;
 use entropy::Entropy;
 use mailbox::Inbox;
 use outbound::{Connect, ConnectError};
+use party::Party;
 use pool::Pool;
 use slab::Slab;
-use slot::{Flags, PeerTable, Phase, Slot};
+use slot::{PeerTable, Phase, Slot};
 use stats::Stats;
 use std::collections::VecDeque;
 use std::io;
@@ -377,16 +379,23 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
     }
 
+    /// The connection and the handler, apart from the driver.
+    fn party(&mut self, token: Token) -> Option<Party<'_, H>> {
+        let Self { handler, table, common, .. } = self;
+        let (slot, state) = table.get(token)?;
+        Some(Party { handler, token, slot, state, common })
+    }
+
     /// Ends a connection that has no more to say or cannot say it.
     fn abort(&mut self, token: Token, reason: CloseReason<'_>) {
-        let Some((slot, state)) = self.table.get(token) else { return };
-        match slot.phase {
+        let Some(mut party) = self.party(token) else { return };
+        match party.slot.phase {
             Phase::Closing => return,
             Phase::Connecting => return self.fail_connect(token, ConnectError::Disconnected),
-            _ => slot.phase = Phase::Closing,
+            _ => party.slot.phase = Phase::Closing,
         }
+        party.tell_close(reason);
         self.driver.close(token);
-        tell_close(&mut self.handler, &self.common, token, slot, state, reason);
     }
 
     fn begin_drain(&mut self) {
@@ -458,43 +467,4 @@ impl<D: Driver, H: Handler> Core<D, H> {
         stats.inflaters_lent.set(self.common.deflate.lent().into());
         stats.absorb(&self.driver.stats());
     }
-}
-
-/// Calls the handler's `close` if it is owed one.
-fn tell_close<H: Handler>(
-    handler: &mut H,
-    common: &Common,
-    token: Token,
-    slot: &mut Slot,
-    state: &mut Option<H::State>,
-    reason: CloseReason<'_>,
-) {
-    if !slot.flags.take(Flags::HANDLER_OWED) {
-        return;
-    }
-    let Some(state) = state.take() else { return };
-    common.stats.websockets.sub(1);
-    common.stats.count_close(reason.code());
-    match reason {
-        CloseReason::Violation(_) => common.stats.violations.add(1),
-        CloseReason::Timeout(_) => common.stats.timeouts.add(1),
-        CloseReason::Disconnected => common.stats.disconnects.add(1),
-        _ => {}
-    }
-    handler.close(ConnId::new(common.shard, token), state, reason);
-}
-
-/// Opens the handler's side of a connection.
-fn tell_open<H: Handler>(
-    handler: &mut H,
-    common: &mut Common,
-    token: Token,
-    slot: &mut Slot,
-    state: &mut H::State,
-) {
-    slot.phase = Phase::Open;
-    slot.flags.set(Flags::HANDLER_OWED);
-    slot.last_seen = common.tick;
-    common.stats.websockets.add(1);
-    handler.open(&mut Conn { token, slot, state, common });
 }

@@ -1,12 +1,11 @@
 //! The sending side of a turn: one send per connection, one in flight, and what follows its end.
 
+use super::Core;
 use super::clock::ticks;
-use super::receive::{finishing, sends_fin_first};
 use super::slot::{Flags, Phase};
-use super::{Core, requests};
 use crate::driver::{Driver, SendBuf, Token};
 use crate::handler::{CloseReason, Conn, Handler};
-use crate::ws::State;
+use crate::ws::{Role, State};
 
 impl<D: Driver, H: Handler> Core<D, H> {
     /// Gives every dirty connection's bytes to the driver.
@@ -68,7 +67,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
             Phase::Finishing => {
                 slot.phase = Phase::Lingering;
                 slot.since = self.common.tick;
-                if sends_fin_first(slot) {
+                // The server ends the transport first (RFC 6455 §7.1.1); a client waits for it.
+                if slot.session.role() == Role::Server {
                     self.driver.shutdown(token);
                 }
                 if slot.flags.take(Flags::PAUSED) {
@@ -99,7 +99,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// Receives again from a connection whose queue has become short.
     fn resume(&mut self, token: Token) {
         let resume_below = self.common.limits.pause_receive_bytes as usize / 2 + 1;
-        let Some((slot, state)) = self.table.get(token) else { return };
+        let Some((slot, _)) = self.table.get(token) else { return };
         if self.common.queued(slot) >= resume_below || !slot.flags.take(Flags::PAUSED) {
             return;
         }
@@ -107,8 +107,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
         match slot.phase {
             Phase::Head => {
                 // Pipelined requests that were put off.
-                let outcome =
-                    requests::take(&mut self.handler, token, slot, state, &mut self.common, &mut []);
+                let Some(mut party) = self.party(token) else { return };
+                let outcome = party.take_requests(&mut []);
                 self.after_received(token, outcome);
                 self.finish_after_eof(token);
             }
@@ -157,11 +157,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
 
     /// Ends the connection when what is queued has been sent.
     pub(super) fn finish(&mut self, token: Token) {
-        let Some((slot, _)) = self.table.get(token) else { return };
-        if slot.flags.has(Flags::EOF) && self.common.queued(slot) == 0 {
+        let Some(mut party) = self.party(token) else { return };
+        if party.slot.flags.has(Flags::EOF) && party.common.queued(party.slot) == 0 {
             return self.abort(token, CloseReason::Disconnected);
         }
-        finishing(&mut self.common, slot, token);
+        party.finishing();
         self.arm_for_state(token);
     }
 

@@ -1,12 +1,12 @@
 //! From received bytes to the handler: frames, messages, and what ends a connection.
 
 use super::common::Common;
-use super::inflate::deflated_piece;
-use super::slot::{Flags, Phase, Slot};
-use super::{Core, requests, tell_close};
+use super::party::Party;
+use super::slot::{Flags, Phase};
+use super::{Core, inflate};
 use crate::driver::{Driver, Lease, Token};
 use crate::handler::{CloseReason, Conn, Fragment, Handler};
-use crate::ws::{self, CloseCode, Item, Kind, Message, Role, State, Violation};
+use crate::ws::{self, CloseCode, Item, Kind, Message, State, Violation};
 use std::ops::Range;
 
 /// What taking bytes from a connection led to.
@@ -25,14 +25,15 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let Self { driver, handler, table, common, .. } = self;
         let mut outcome = Outcome::Continue;
         if let Some((slot, state)) = table.get(token) {
+            let mut party = Party { handler, token, slot, state, common };
             let input = driver.bytes(&lease);
-            outcome = match slot.phase {
+            outcome = match party.slot.phase {
                 Phase::Open => {
-                    slot.last_seen = common.tick;
-                    frames(handler, token, slot, state, common, input)
+                    party.slot.last_seen = party.common.tick;
+                    party.take_frames(input)
                 }
-                Phase::Head => requests::take(handler, token, slot, state, common, input),
-                Phase::Connecting => requests::take_answer(handler, token, slot, state, common, input),
+                Phase::Head => party.take_requests(input),
+                Phase::Connecting => party.take_answer(input),
                 Phase::Finishing | Phase::Lingering | Phase::Closing => Outcome::Continue,
             };
         }
@@ -57,16 +58,15 @@ impl<D: Driver, H: Handler> Core<D, H> {
 
     /// The peer will send no more. What is queued still goes out.
     pub(super) fn on_eof(&mut self, token: Token) {
-        let Some((slot, state)) = self.table.get(token) else { return };
-        slot.flags.set(Flags::EOF);
-        match slot.phase {
+        let Some(mut party) = self.party(token) else { return };
+        party.slot.flags.set(Flags::EOF);
+        match party.slot.phase {
             Phase::Open => {
-                let reason = CloseReason::Disconnected;
-                tell_close(&mut self.handler, &self.common, token, slot, state, reason);
+                party.tell_close(CloseReason::Disconnected);
                 self.finish(token);
             }
             // Requests that were put off are still answered.
-            Phase::Head if slot.flags.has(Flags::PAUSED) => {}
+            Phase::Head if party.slot.flags.has(Flags::PAUSED) => {}
             Phase::Head => self.finish(token),
             Phase::Connecting => self.abort(token, CloseReason::Disconnected),
             // Nothing more is owed: the peer has all of ours, or reads no more.
@@ -76,65 +76,123 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 }
 
-/// Decodes frames and hands their content to the handler.
-pub(super) fn frames<H: Handler>(
-    handler: &mut H,
-    token: Token,
-    slot: &mut Slot,
-    state: &mut Option<H::State>,
-    common: &mut Common,
-    input: &mut [u8],
-) -> Outcome {
-    let mut at = 0;
-    let mut withheld_ping = None;
-    let was_inside = slot.session.is_inside_message();
-    let messages_before = common.stats.messages_received.get();
-    let carry = common.existing_work(slot).map(|work| std::mem::take(&mut work.carry));
-    if let Some(mut carry) = carry.filter(|carry| !carry.is_empty()) {
-        let whole = complete_carry(&mut carry, input, &mut at);
-        // Decoded even if it is not whole: two bytes are enough for most violations.
-        let mut head = 0;
-        let outcome = decode(handler, token, slot, state, common, &mut carry, &mut head, &mut withheld_ping);
+impl<H: Handler> Party<'_, H> {
+    /// Decodes frames and hands their content to the handler.
+    pub fn take_frames(&mut self, input: &mut [u8]) -> Outcome {
+        let mut at = 0;
+        let was_inside = self.slot.session.is_inside_message();
+        let messages_before = self.common.stats.messages_received.get();
+        let carry = self.common.existing_work(self.slot).map(|work| std::mem::take(&mut work.carry));
+        if let Some(mut carry) = carry.filter(|carry| !carry.is_empty()) {
+            let whole = complete_carry(&mut carry, input, &mut at);
+            // Decoded even if it is not whole: two bytes are enough for most violations.
+            let outcome = self.decode(&mut carry, &mut 0);
+            if !whole && matches!(outcome, Outcome::Continue) {
+                self.common.work(self.slot).carry = carry;
+                return outcome;
+            }
+            self.common.pool.give(carry);
+            if !matches!(outcome, Outcome::Continue) {
+                return outcome;
+            }
+        }
+        let outcome = self.decode(input, &mut at);
         if !matches!(outcome, Outcome::Continue) {
-            common.pool.give(carry);
             return outcome;
         }
-        answer_withheld(common, slot, token, &carry, withheld_ping.take());
-        if !whole {
-            common.work(slot).carry = carry;
-            return Outcome::Continue;
+        let goes_on = was_inside && self.common.stats.messages_received.get() == messages_before;
+        if self.slot.session.is_inside_message() && !goes_on && !self.slot.flags.has(Flags::STREAM) {
+            // Perhaps only its header came: no piece of it would tell.
+            self.common.work(self.slot).assembly_since = self.common.tick;
         }
-        common.pool.give(carry);
+        if at < input.len() {
+            let mut carry = self.common.pool.take(ws::MAX_CARRY);
+            carry.extend_from_slice(&input[at..]);
+            self.common.work(self.slot).carry = carry;
+        }
+        outcome
     }
-    let outcome = decode(handler, token, slot, state, common, input, &mut at, &mut withheld_ping);
-    if !matches!(outcome, Outcome::Continue) {
-        return outcome;
-    }
-    answer_withheld(common, slot, token, input, withheld_ping);
-    let goes_on = was_inside && common.stats.messages_received.get() == messages_before;
-    if slot.session.is_inside_message() && !goes_on && !slot.flags.has(Flags::STREAM) {
-        // Perhaps only its header came: no piece of it would tell.
-        common.work(slot).assembly_since = common.tick;
-    }
-    if at < input.len() {
-        let mut carry = common.pool.take(ws::MAX_CARRY);
-        carry.extend_from_slice(&input[at..]);
-        common.work(slot).carry = carry;
-    }
-    Outcome::Continue
-}
 
-/// Of the pings that were not answered one by one, the last is (RFC 6455 §5.5.3).
-fn answer_withheld(
-    common: &mut Common,
-    slot: &mut Slot,
-    token: Token,
-    input: &[u8],
-    ping: Option<Range<usize>>,
-) {
-    if let Some(ping) = ping {
-        common.work(slot).pongs = 0;
-        common.pong(slot, token, &input[ping]);
+    #[inline]
+    fn decode(&mut self, input: &mut [u8], at: &mut usize) -> Outcome {
+        let limits = self.common.decode_limits(self.slot);
+        let mut withheld_ping = None;
+        loop {
+            let listening = self.slot.session.state() == State::Open;
+            let item = match self.slot.session.decode(input, at, &limits) {
+                Ok(Some(item)) => item,
+                Ok(None) => {
+                    self.answer_withheld(input, withheld_ping);
+                    return Outcome::Continue;
+                }
+                Err(violation) => return self.fail(violation),
+            };
+            match item {
+                Item::Close { code, reason } => {
+                    let reason = std::str::from_utf8(&input[reason]).unwrap_or_default();
+                    return self.closed_by_peer(code, reason);
+                }
+                // After our Close frame nothing but the peer's is of interest.
+                _ if !listening => {}
+                Item::Message { kind, payload } => {
+                    let Some((handler, mut conn)) = self.conn() else { return Outcome::Abort };
+                    deliver(handler, &mut conn, kind, &input[payload]);
+                }
+                Item::Piece { kind, payload, first, last } => {
+                    let Some((handler, mut conn)) = self.conn() else { return Outcome::Abort };
+                    piece(handler, &mut conn, kind, &input[payload], first, last);
+                }
+                Item::Deflated { kind, payload, first, last } => {
+                    let Some((handler, mut conn)) = self.conn() else { return Outcome::Abort };
+                    let payload = &input[payload];
+                    if let Err(violation) = inflate::piece(handler, &mut conn, kind, payload, first, last) {
+                        self.slot.session.fail();
+                        return self.fail(violation);
+                    }
+                }
+                Item::Ping { payload } => {
+                    self.common.stats.pings_received.add(1);
+                    if !self.common.pong(self.slot, self.token, &input[payload.clone()]) {
+                        self.common.stats.pongs_withheld.add(1);
+                        withheld_ping = Some(payload);
+                    }
+                }
+                Item::Pong { .. } => {}
+            }
+        }
+    }
+
+    /// Of the pings that were not answered one by one, the last is (RFC 6455 §5.5.3).
+    fn answer_withheld(&mut self, input: &[u8], ping: Option<Range<usize>>) {
+        if let Some(ping) = ping {
+            self.common.work(self.slot).pongs = 0;
+            self.common.pong(self.slot, self.token, &input[ping]);
+        }
+    }
+
+    /// The peer broke the protocol: it is told the code and hears nothing more (RFC 6455 §7.1.7).
+    #[cold]
+    fn fail(&mut self, violation: Violation) -> Outcome {
+        let code = Some(violation.close_code());
+        self.common.close(self.slot, self.token, code, violation.as_str());
+        self.tell_close(CloseReason::Violation(violation));
+        self.finishing();
+        Outcome::Ended
+    }
+
+    fn closed_by_peer(&mut self, code: Option<CloseCode>, reason: &str) -> Outcome {
+        let ours_came_first = self.slot.session.state() == State::Closed;
+        if !ours_came_first {
+            // Answered with the same code (RFC 6455 §5.5.1).
+            self.common.close(self.slot, self.token, code, "");
+        }
+        self.tell_close(match (ours_came_first, self.common.draining) {
+            (false, _) => CloseReason::Peer { code, reason },
+            (true, false) => CloseReason::Local,
+            (true, true) => CloseReason::Shutdown,
+        });
+        self.finishing();
+        Outcome::Ended
     }
 }
 
@@ -150,67 +208,6 @@ fn complete_carry(carry: &mut Vec<u8>, input: &[u8], at: &mut usize) -> bool {
         *at += taken;
         if taken < wanted {
             return false;
-        }
-    }
-}
-
-#[expect(clippy::too_many_arguments, reason = "the parts of one connection, borrowed apart")]
-#[inline]
-fn decode<H: Handler>(
-    handler: &mut H,
-    token: Token,
-    slot: &mut Slot,
-    state: &mut Option<H::State>,
-    common: &mut Common,
-    input: &mut [u8],
-    at: &mut usize,
-    withheld_ping: &mut Option<Range<usize>>,
-) -> Outcome {
-    let limits = common.decode_limits(slot);
-    loop {
-        let listening = slot.session.state() == State::Open;
-        let item = match slot.session.decode(input, at, &limits) {
-            Ok(Some(item)) => item,
-            Ok(None) => return Outcome::Continue,
-            Err(violation) => {
-                fail(handler, token, slot, state, common, violation);
-                return Outcome::Ended;
-            }
-        };
-        match item {
-            Item::Message { kind, payload } if listening => {
-                let Some(state) = state.as_mut() else { return Outcome::Abort };
-                let conn = &mut Conn { token, slot, state, common };
-                deliver(handler, conn, kind, &input[payload]);
-            }
-            Item::Piece { kind, payload, first, last } if listening => {
-                let Some(state) = state.as_mut() else { return Outcome::Abort };
-                let conn = &mut Conn { token, slot, state, common };
-                piece(handler, conn, kind, &input[payload], first, last);
-            }
-            Item::Ping { payload } if listening => {
-                common.stats.pings_received.add(1);
-                if !common.pong(slot, token, &input[payload.clone()]) {
-                    common.stats.pongs_withheld.add(1);
-                    *withheld_ping = Some(payload);
-                }
-            }
-            Item::Close { code, reason } => {
-                let reason = std::str::from_utf8(&input[reason]).unwrap_or_default();
-                closed_by_peer(handler, token, slot, state, common, code, reason);
-                return Outcome::Ended;
-            }
-            Item::Deflated { kind, payload, first, last } if listening => {
-                let Some(opened) = state.as_mut() else { return Outcome::Abort };
-                let conn = &mut Conn { token, slot, state: opened, common };
-                if let Err(violation) = deflated_piece(handler, conn, kind, &input[payload], first, last) {
-                    slot.session.fail();
-                    fail(handler, token, slot, state, common, violation);
-                    return Outcome::Ended;
-                }
-            }
-            Item::Deflated { .. } => {}
-            Item::Pong { .. } | Item::Message { .. } | Item::Piece { .. } | Item::Ping { .. } => {}
         }
     }
 }
@@ -264,54 +261,4 @@ pub(super) fn piece<H: Handler>(
         deliver(handler, conn, kind, &assembly);
         conn.common.pool.give(assembly);
     }
-}
-
-/// The peer broke the protocol: it is told the code and hears nothing more (RFC 6455 §7.1.7).
-fn fail<H: Handler>(
-    handler: &mut H,
-    token: Token,
-    slot: &mut Slot,
-    state: &mut Option<H::State>,
-    common: &mut Common,
-    violation: Violation,
-) {
-    common.close(slot, token, Some(violation.close_code()), violation.as_str());
-    tell_close(handler, common, token, slot, state, CloseReason::Violation(violation));
-    finishing(common, slot, token);
-}
-
-fn closed_by_peer<H: Handler>(
-    handler: &mut H,
-    token: Token,
-    slot: &mut Slot,
-    state: &mut Option<H::State>,
-    common: &mut Common,
-    code: Option<CloseCode>,
-    reason: &str,
-) {
-    let ours_came_first = slot.session.state() == State::Closed;
-    if !ours_came_first {
-        // Answered with the same code (RFC 6455 §5.5.1).
-        common.close(slot, token, code, "");
-    }
-    let told = match (ours_came_first, common.draining) {
-        (false, _) => CloseReason::Peer { code, reason },
-        (true, false) => CloseReason::Local,
-        (true, true) => CloseReason::Shutdown,
-    };
-    tell_close(handler, common, token, slot, state, told);
-    finishing(common, slot, token);
-}
-
-/// From here on input is discarded; FIN follows the last queued byte.
-pub(super) fn finishing(common: &mut Common, slot: &mut Slot, token: Token) {
-    slot.phase = Phase::Finishing;
-    slot.since = common.tick;
-    common.mark_dirty(slot, token);
-}
-
-/// Whether this end sends FIN first: the server does (RFC 6455 §7.1.1), and a client that fails
-/// the connection waits for it, up to `close_ms`.
-pub(super) fn sends_fin_first(slot: &Slot) -> bool {
-    slot.session.role() == Role::Server
 }

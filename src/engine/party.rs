@@ -1,0 +1,70 @@
+//! One connection and the handler it speaks to, borrowed apart for the length of a call.
+//!
+//! What a driver's buffer holds is lent at the same time, so nothing here may touch the driver.
+
+use super::common::Common;
+use super::slot::{Flags, Phase, Slot};
+use crate::driver::Token;
+use crate::handler::{CloseReason, Conn, ConnId, Handler};
+
+/// See the module's documentation.
+pub(super) struct Party<'a, H: Handler> {
+    pub handler: &'a mut H,
+    pub token: Token,
+    pub slot: &'a mut Slot,
+    pub state: &'a mut Option<H::State>,
+    pub common: &'a mut Common,
+}
+
+impl<H: Handler> Party<'_, H> {
+    /// The handler, and the connection as it is handed to it; `None` if it is not open to it.
+    #[inline]
+    pub fn conn(&mut self) -> Option<(&mut H, Conn<'_, H::State>)> {
+        let Self { handler, token, slot, state, common } = self;
+        let state = state.as_mut()?;
+        Some((handler, Conn { token: *token, slot, state, common }))
+    }
+
+    /// Queues bytes of which there are about `expected`.
+    pub fn append(&mut self, expected: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        self.common.append(self.slot, self.token, expected, write);
+    }
+
+    /// Opens the handler's side.
+    pub fn tell_open(&mut self, state: H::State) {
+        self.slot.phase = Phase::Open;
+        self.slot.flags.set(Flags::HANDLER_OWED);
+        self.slot.last_seen = self.common.tick;
+        self.common.stats.upgrades.add(1);
+        self.common.stats.websockets.add(1);
+        *self.state = Some(state);
+        if let Some((handler, mut conn)) = self.conn() {
+            handler.open(&mut conn);
+        }
+    }
+
+    /// Calls the handler's `close` if it is owed one.
+    pub fn tell_close(&mut self, reason: CloseReason<'_>) {
+        if !self.slot.flags.take(Flags::HANDLER_OWED) {
+            return;
+        }
+        let Some(state) = self.state.take() else { return };
+        let stats = &self.common.stats;
+        stats.websockets.sub(1);
+        stats.count_close(reason.code());
+        match reason {
+            CloseReason::Violation(_) => stats.violations.add(1),
+            CloseReason::Timeout(_) => stats.timeouts.add(1),
+            CloseReason::Disconnected => stats.disconnects.add(1),
+            _ => {}
+        }
+        self.handler.close(ConnId::new(self.common.shard, self.token), state, reason);
+    }
+
+    /// From here on input is discarded; FIN follows the last queued byte.
+    pub fn finishing(&mut self) {
+        self.slot.phase = Phase::Finishing;
+        self.slot.since = self.common.tick;
+        self.common.mark_dirty(self.slot, self.token);
+    }
+}
