@@ -43,6 +43,9 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             }
         }
     }
+    for input in DEFLATED {
+        add("deflate", &[], input);
+    }
     for ops in SESSIONS {
         add("session_ops", &[], ops);
     }
@@ -128,6 +131,20 @@ const ANSWERS: [&str; 6] = [
     "HTTP/1.1 302 Found\r\nLocation: https://elsewhere.example/\r\n\r\n",
     "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
     "\r\nHTTP/1.0 200 OK\r\n\r\n",
+];
+
+/// For `deflate`: the streams of RFC 7692 §7.2.3, messages that come back, conversations, offers.
+const DEFLATED: [&[u8]; 9] = [
+    b"\x14\x02\x00\xf2\x48\xcd\xc9\xc9\x07\x00",
+    b"\x14\x01\x00\xf3\x48\xcd\xc9\xc9\x07\x00\x00",
+    b"\x14\x02\x00\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00",
+    b"\x14\x02\x00\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00",
+    b"\x01\x00\x00\x06\x0f\x01\x05hello\x03\x05hello\x09\x00\x00\x03abc\xff",
+    b"\x01\x00\x00\x01\x00\x00\x05hello\x03\x05hello\x09\x00\x00\x03abc\xff",
+    b"\x02\x02\x00\x03\x70\x00\x50\x05hello\x51\x05hello\x12\x03abc\x5d\x02xy\x05\x00",
+    b"\x02\x01\x00\x00\xff\x40\x50\x05hello\xf1\x05hello\x02\x00",
+    b"\x03\x00\x00\x0f\x0f\x01\x0a\x08\x01\x03permessage-deflate; client_max_window_bits; server_max_window_bits=8, \
+      permessage-deflate; server_no_context_takeover",
 ];
 
 /// For `session_ops`: text and echo, fragments with a ping, close from both ends, damage.
