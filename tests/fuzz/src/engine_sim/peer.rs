@@ -210,6 +210,7 @@ impl Peer {
         if closed.is_some() || lives_on {
             assert_eq!(promised, came, "something promised is missing");
         }
+        assert!(!(lives_on && life.wants_drain), "drain is owed");
     }
 
     fn check_said(
