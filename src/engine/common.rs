@@ -142,13 +142,15 @@ impl Common {
     /// ended is of no use any more.
     pub fn release_idle_work(&mut self, slot: &mut Slot, token: Token) {
         let ended = slot.phase == Phase::Lingering;
+        // What has come of a message that nobody will hear is of no use.
+        let is_heard = !ended && slot.session.state() == State::Open;
         let Some(work) = self.existing_work(slot) else { return };
         let idle = work.pending.is_empty()
             && work.in_flight == 0
             && (ended || work.carry.is_empty())
             && work.handshake.is_none()
-            && work.inflating.is_none()
-            && (ended || slot.flags.has(Flags::STREAM) || !slot.session.is_inside_message());
+            && (!is_heard || work.inflating.is_none())
+            && (!is_heard || slot.flags.has(Flags::STREAM) || !slot.session.is_inside_message());
         if idle {
             self.drop_work(slot, token);
         }
