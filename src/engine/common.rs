@@ -66,7 +66,9 @@ pub enum SendResult {
     /// It waits behind earlier bytes that the peer has not taken yet, and goes out in order.
     Queued,
     /// It was not taken: [`Limits::max_outbox_bytes`] would have been exceeded. Counted; the
-    /// handler's `drain` tells when there is room again.
+    /// handler's `drain` tells when there is room again, unless nothing was queued
+    /// ([`Conn::backpressure_bytes`](crate::Conn::backpressure_bytes) is 0): then the message exceeds
+    /// the limit by itself and never fits.
     Dropped,
     /// It was not taken: the connection is closing or gone.
     Closed,
@@ -270,7 +272,9 @@ impl Common {
         let queued = self.queued(slot);
         if queued + frame > self.limits.max_outbox_bytes as usize {
             self.stats.messages_dropped.add(1);
-            slot.flags.set(Flags::WANTS_DRAIN);
+            if queued > 0 {
+                slot.flags.set(Flags::WANTS_DRAIN);
+            }
             return SendResult::Dropped;
         }
         let mask = match self.mask(slot) {
