@@ -2,14 +2,22 @@
 
 use ringwire::sim::{SimPeer, Simulation};
 use ringwire::ws::deflate::Deflater;
-use ringwire::ws::{CloseCode, FrameHead, Opcode, encode_frame};
-use ringwire::{Compression, Conn, ConnId, DeflateConfig, Handler, Message, Request, Upgrade};
+use ringwire::ws::{CloseCode, FrameHead, Kind, Opcode, encode_frame, encode_message};
+use ringwire::{
+    Compression, Conn, ConnId, DeflateConfig, Handler, Limits, Message, Request, SendResult, Upgrade,
+};
 
 const MASK: Option<[u8; 4]> = Some([0x37, 0xfa, 0x21, 0x3d]);
 
-/// Echoes, and keeps the last connection's id.
+/// Echoes, and keeps the last connection's id and what became of its messages.
 #[derive(Default)]
-struct Echo(Option<ConnId>);
+struct Echo(Option<ConnId>, Vec<Outcome>);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Send(SendResult),
+    Drain,
+}
 
 impl Handler for Echo {
     type State = ();
@@ -23,14 +31,22 @@ impl Handler for Echo {
     }
 
     fn message(&mut self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
-        conn.send(message);
+        self.1.push(Outcome::Send(conn.send(message)));
+    }
+
+    fn drain(&mut self, _conn: &mut Conn<'_, ()>) {
+        self.1.push(Outcome::Drain);
     }
 }
 
 /// A shard with one inflater for messages that are not whole.
 fn shard() -> Simulation<Echo> {
     let config = DeflateConfig { max_inflaters: 1, min_bytes: 1_000, ..DeflateConfig::default() };
-    Simulation::<Echo>::builder(1).compression(Compression::Deflate(config)).build(|_| Echo::default())
+    let limits = Limits { max_outbox_bytes: 100, ..Limits::default() };
+    Simulation::<Echo>::builder(1)
+        .limits(limits)
+        .compression(Compression::Deflate(config))
+        .build(|_| Echo::default())
 }
 
 fn open(shard: &mut Simulation<Echo>) -> SimPeer {
@@ -83,4 +99,26 @@ fn a_compressed_message_that_ends_after_our_close_gives_the_inflater_back() {
     peer.write(&halves()[1]);
     shard.run();
     assert_eq!(peer.read(), b"", "nobody listens");
+}
+
+#[test]
+fn a_message_that_never_fits_owes_no_drain() {
+    let mut shard = shard();
+    let mut peer = open(&mut shard);
+    let say = |peer: &mut SimPeer, sizes: &[usize]| {
+        let mut frames = Vec::new();
+        sizes.iter().for_each(|&size| encode_message(&mut frames, Kind::Binary, &vec![7; size], MASK));
+        peer.write(&frames);
+    };
+    say(&mut peer, &[200]);
+    shard.run();
+    say(&mut peer, &[50]);
+    shard.run();
+    use Outcome::{Drain, Send};
+    assert_eq!(shard.handler().1, [Send(SendResult::Dropped), Send(SendResult::Sent)]);
+
+    shard.handler().1.clear();
+    say(&mut peer, &[50, 60]);
+    shard.run();
+    assert_eq!(shard.handler().1, [Send(SendResult::Sent), Send(SendResult::Dropped), Drain]);
 }

@@ -66,8 +66,9 @@ pub enum SendResult {
     /// It waits behind earlier bytes that the peer has not taken yet, and goes out in order.
     Queued,
     /// It was not taken: [`Limits::max_outbox_bytes`] would have been exceeded. Counted; the
-    /// handler's `drain` tells when what was queued is gone; a message that is too large by itself
-    /// never fits.
+    /// handler's `drain` tells when there is room again, unless nothing was queued
+    /// ([`Conn::backpressure_bytes`](crate::Conn::backpressure_bytes) is 0): then the message exceeds
+    /// the limit by itself and never fits.
     Dropped,
     /// It was not taken: the connection is closing or gone.
     Closed,

@@ -65,11 +65,13 @@ impl Service {
     }
 
     fn send(&mut self, conn: &mut Conn<'_, State>, message: Message<'_>) {
+        let backpressure_bytes = conn.backpressure_bytes();
         let result = conn.send(message);
         let life = self.life(conn);
         match result {
             SendResult::Sent => {}
-            SendResult::Queued | SendResult::Dropped => life.wants_drain = true,
+            SendResult::Queued => life.wants_drain = true,
+            SendResult::Dropped => life.wants_drain |= backpressure_bytes > 0,
             SendResult::Closed => return,
         }
         assert!(!life.closing, "{result:?} after close");
