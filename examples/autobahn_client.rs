@@ -5,8 +5,8 @@
 //! `wstest -m fuzzingserver`, or all at once with `tests/autobahn/client`.
 
 use ringwire::{
-    ClientRequest, CloseReason, Conn, ConnId, ConnectError, DriverChoice, Handler, Limits, Message, Request,
-    SendResult, Server, Shard, Upgrade,
+    ClientRequest, CloseReason, Compression, Conn, ConnId, ConnectError, DeflateConfig, DriverChoice,
+    Handler, Limits, Message, Request, SendResult, Server, Shard, Upgrade,
 };
 use std::error::Error;
 use std::net::SocketAddr;
@@ -91,7 +91,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let fuzzer: SocketAddr = std::env::var("AUTOBAHN_ADDR").as_deref().unwrap_or("127.0.0.1:9001").parse()?;
     // Cases 9.* send messages of 16 MiB.
     let limits = Limits { max_message_bytes: 16 << 20, max_outbox_bytes: 64 << 20, ..Limits::default() };
-    let server = Server::builder().shards(1).driver(driver).limits(limits).bind()?;
+    let compression = Compression::Deflate(DeflateConfig::default());
+    let server = Server::builder().shards(1).driver(driver).limits(limits).compression(compression).bind()?;
     let agent = format!("client-{}", server.driver());
     server.run(|_shard| Client {
         fuzzer,

@@ -6,8 +6,8 @@ use crate::site::{Site, info};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use ringwire::{
-    Deadlines, DriverChoice, Limits, ListenAddr, Server, ServerBuilder, ServerHandle, ShardInfo,
-    available_cores, simd,
+    Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, Server, ServerBuilder,
+    ServerHandle, ShardInfo, available_cores, simd,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -45,6 +45,10 @@ pub struct Options {
     /// Largest message, in bytes; beyond it the peer gets 1009.
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
     max_message_bytes: u32,
+
+    /// Decline offers of permessage-deflate (RFC 7692).
+    #[arg(long)]
+    no_compression: bool,
 
     /// Silence on a connection before it is pinged, in milliseconds; 0 never pings.
     #[arg(long, value_name = "MS", default_value_t = Deadlines::default().idle_ms)]
@@ -108,6 +112,9 @@ fn builder(options: Options) -> Result<ServerBuilder, Box<dyn Error>> {
         Driver::Uring => DriverChoice::Uring,
         Driver::Epoll => DriverChoice::Epoll,
     });
+    if !options.no_compression {
+        builder = builder.compression(Compression::Deflate(DeflateConfig::default()));
+    }
     for addr in options.listen {
         builder = builder.listen(addr);
     }
