@@ -4,7 +4,7 @@
 //! `tests/run` sets up what they need and runs these tests; by hand, after `tests/setup`:
 //! `cargo test --all-features --test peers -- --ignored --show-output`. The environment may name the
 //! binary under test (`RINGWIRE_BIN`) and skip one driver (`RINGWIRE_SKIP_URING=1`). Autobahn's
-//! cases for permessage-deflate run only with `RINGWIRE_AUTOBAHN_DEFLATE=1`.
+//! cases for permessage-deflate run on one driver in each role, with `RINGWIRE_AUTOBAHN=all` on both.
 
 use std::env;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -77,9 +77,10 @@ fn chromium_on_the_page(driver: &str) {
 }
 
 fn autobahn_server(driver: &str) {
-    let server = Serve::start(driver, if autobahn_deflates() { &["--compress"] } else { &[] });
+    let all = autobahn_runs_all("server", driver);
+    let server = Serve::start(driver, if all { &["--compress"] } else { &[] });
     let (host, port) = server.base.trim_start_matches("http://").split_once(':').expect("HOST:PORT");
-    autobahn(|cases, outdir| {
+    autobahn(all, |cases, outdir| {
         let mut suite = Command::new(root("tests/autobahn/server"));
         suite
             .env("AUTOBAHN_JOBS", "2")
@@ -93,7 +94,8 @@ fn autobahn_server(driver: &str) {
 }
 
 fn autobahn_client(driver: &str) {
-    autobahn(|cases, outdir| {
+    let all = autobahn_runs_all("client", driver);
+    autobahn(all, |cases, outdir| {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let mut suite = Command::new(root("tests/autobahn/client"));
         suite
@@ -102,7 +104,7 @@ fn autobahn_client(driver: &str) {
             .arg(root(&format!("target/autobahn/client-{driver}{outdir}")))
             .arg(example("autobahn_client"))
             .arg(driver)
-            .args(autobahn_deflates().then_some("compressed"));
+            .args(all.then_some("compressed"));
         suite
     });
 }
@@ -204,13 +206,13 @@ fn run(command: Command, timeout_s: u32) -> (ExitStatus, String) {
 const AUTOBAHN_SECOND_CHANCES: usize = 3;
 
 /// Runs the suite, by a command that `suite` makes of case patterns and an output folder's suffix.
-fn autobahn(suite: impl Fn(&[&str], &str) -> Command) {
+fn autobahn(all: bool, suite: impl Fn(&[&str], &str) -> Command) {
     let suite = |cases: &[&str], suffix: &str| {
         let mut command = suite(cases, suffix);
         command.env("AUTOBAHN_PREFIX", test_env("autobahn"));
         run(command, 1_800)
     };
-    let (status, said) = suite(autobahn_cases(), "");
+    let (status, said) = suite(if all { &["*"] } else { &["-12.*", "-13.*"] }, "");
     let not_ok = |line| {
         ["  FAILED ", "  non-strict ", "  unimpl "]
             .iter()
@@ -237,12 +239,11 @@ fn uring_is_skipped(test: &str) -> bool {
     skipped
 }
 
-fn autobahn_cases() -> &'static [&'static str] {
-    if autobahn_deflates() { &["*"] } else { &["-12.*", "-13.*"] }
-}
-
-fn autobahn_deflates() -> bool {
-    env::var_os("RINGWIRE_AUTOBAHN_DEFLATE").is_some_and(|value| value == "1")
+/// The 216 cases of compression take most of the time: each role runs them on one driver, and
+/// `RINGWIRE_AUTOBAHN=all` runs everything on both.
+fn autobahn_runs_all(role: &str, driver: &str) -> bool {
+    let asked = env::var_os("RINGWIRE_AUTOBAHN").is_some_and(|value| value == "all");
+    asked || matches!((role, driver), ("server", "uring") | ("client", "epoll"))
 }
 
 fn node(script: &str) -> Command {
