@@ -2,11 +2,12 @@
 //! connection after the other, and has it write its report.
 //!
 //! `AUTOBAHN_ADDR=127.0.0.1:9002 cargo run --example autobahn_client -- uring` after
-//! `wstest -m fuzzingserver`, or all at once with `tests/autobahn/client`.
+//! `wstest -m fuzzingserver`, or all at once with `tests/autobahn/client`. A second argument,
+//! `compressed`, makes it offer permessage-deflate, as the cases 12.* and 13.* ask for.
 
 use ringwire::{
-    ClientRequest, CloseReason, Conn, ConnId, ConnectError, DriverChoice, Handler, Limits, Message, Request,
-    SendResult, Server, Shard, Upgrade,
+    ClientRequest, CloseReason, Compression, Conn, ConnId, ConnectError, DeflateConfig, DriverChoice,
+    Handler, Limits, Message, Request, SendResult, Server, Shard, Upgrade,
 };
 use std::error::Error;
 use std::net::SocketAddr;
@@ -91,7 +92,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let fuzzer: SocketAddr = std::env::var("AUTOBAHN_ADDR").as_deref().unwrap_or("127.0.0.1:9001").parse()?;
     // Cases 9.* send messages of 16 MiB.
     let limits = Limits { max_message_bytes: 16 << 20, max_outbox_bytes: 64 << 20, ..Limits::default() };
-    let server = Server::builder().shards(1).driver(driver).limits(limits).bind()?;
+    let compression = match std::env::args().nth(2).as_deref() {
+        Some("compressed") => Compression::Deflate(DeflateConfig::default()),
+        _ => Compression::Off,
+    };
+    // Not pinned: the fuzzing server, a single thread as well, needs most of a core.
+    let server = Server::builder()
+        .shards(1)
+        .cores([])
+        .driver(driver)
+        .limits(limits)
+        .compression(compression)
+        .bind()?;
     let agent = format!("client-{}", server.driver());
     server.run(|_shard| Client {
         fuzzer,

@@ -84,7 +84,7 @@ pub trait Handler: Sized + 'static {
     fn fragment(&mut self, _conn: &mut Conn<'_, Self::State>, _fragment: Fragment<'_>) {}
 
     /// The peer has taken all that was queued, after a send returned [`SendResult::Queued`] or
-    /// [`SendResult::Dropped`].
+    /// [`SendResult::Dropped`]; a send through a [`Remote`](crate::Remote) counts as well.
     fn drain(&mut self, _conn: &mut Conn<'_, Self::State>) {}
 
     /// The connection is over. Comes once for each `open`.

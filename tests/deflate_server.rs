@@ -429,6 +429,10 @@ fn prepared_messages_go_out_through_remote() {
         wire.len()
     });
     assert_eq!(sizes[0], sizes[2]);
+    running.await_metric("ringwire_messages_deflated_total", 3);
+    let headers = 3 * 4;
+    let sum = sizes.iter().sum::<usize>() as u64;
+    assert_eq!(running.metric("ringwire_deflated_bytes_sent_total"), sum - headers);
     assert!(sizes[1] < sizes[0] && sizes[0] < 2_000, "each window has its own: {sizes:?}");
 }
 

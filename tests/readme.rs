@@ -1,6 +1,6 @@
 //! The README's tables say what the code does: every limit, its default, and metrics that exist.
 
-use ringwire::{Deadlines, Limits};
+use ringwire::{Deadlines, DeflateConfig, Limits};
 use std::fmt::Debug;
 
 const README: &str = include_str!("../README.md");
@@ -13,6 +13,11 @@ fn limits_and_their_defaults() {
 #[test]
 fn deadlines_and_their_defaults() {
     assert_eq!(wrong_rows(&Deadlines::default(), README), Vec::<String>::new());
+}
+
+#[test]
+fn compression_and_its_defaults() {
+    assert_eq!(wrong_rows(&DeflateConfig::default(), README), Vec::<String>::new());
 }
 
 #[test]

@@ -66,8 +66,9 @@ pub enum SendResult {
     /// It waits behind earlier bytes that the peer has not taken yet, and goes out in order.
     Queued,
     /// It was not taken: [`Limits::max_outbox_bytes`] would have been exceeded. Counted; the
-    /// handler's `drain` tells when what was queued is gone; a message that is too large by itself
-    /// never fits.
+    /// handler's `drain` tells when there is room again, unless nothing was queued
+    /// ([`Conn::backpressure_bytes`](crate::Conn::backpressure_bytes) is 0): then the message exceeds
+    /// the limit by itself and never fits.
     Dropped,
     /// It was not taken: the connection is closing or gone.
     Closed,
@@ -142,13 +143,15 @@ impl Common {
     /// ended is of no use any more.
     pub fn release_idle_work(&mut self, slot: &mut Slot, token: Token) {
         let ended = slot.phase == Phase::Lingering;
+        // What has come of a message that nobody will hear is of no use.
+        let is_heard = !ended && slot.session.state() == State::Open;
         let Some(work) = self.existing_work(slot) else { return };
         let idle = work.pending.is_empty()
             && work.in_flight == 0
             && (ended || work.carry.is_empty())
             && work.handshake.is_none()
-            && work.inflating.is_none()
-            && (ended || slot.flags.has(Flags::STREAM) || !slot.session.is_inside_message());
+            && (!is_heard || work.inflating.is_none())
+            && (!is_heard || slot.flags.has(Flags::STREAM) || !slot.session.is_inside_message());
         if idle {
             self.drop_work(slot, token);
         }
@@ -248,6 +251,10 @@ impl Common {
                     common.deflate.compress(token.slot, params, role, payload)
                 }),
             };
+            if let Some(bytes) = prepared.deflated_bytes(frame) {
+                common.stats.messages_deflated.add(1);
+                common.stats.deflated_bytes_sent.add(bytes as u64);
+            }
             common.append(slot, token, frame.len(), |out| out.extend_from_slice(frame));
         })
     }

@@ -74,9 +74,9 @@ pub enum Command {
     Close {
         /// Of whom.
         id: ConnId,
-        /// As in [`Conn::close`].
+        /// As in [`Conn::close`](crate::Conn::close).
         code: CloseCode,
-        /// As in [`Conn::close`].
+        /// As in [`Conn::close`](crate::Conn::close).
         reason: String,
     },
     /// Stop accepting, close every connection with 1001, and end when all have answered or

@@ -1,6 +1,6 @@
 //! Messages that go to many: encoded once, and compressed once for each size of window.
 
-use super::frame::{encode_deflated, encode_message};
+use super::frame::{RSV1, encode_deflated, encode_message};
 use super::{Kind, Message};
 use bytes::Bytes;
 use std::fmt;
@@ -74,6 +74,14 @@ impl Prepared {
         })
     }
 
+    /// Compressed payload bytes of a frame of this message, if it is compressed.
+    pub(crate) fn deflated_bytes(&self, frame: &[u8]) -> Option<usize> {
+        match *frame {
+            [b0, b1, ..] if b0 & RSV1 != 0 => Some(frame.len() - header_bytes(b1)),
+            _ => None,
+        }
+    }
+
     /// The server's frame for a window of 8 to 15 bits; `compress` makes it small, or returns `None`
     /// if it cannot.
     pub(crate) fn deflated<T: AsRef<[u8]>>(
@@ -92,6 +100,15 @@ impl Prepared {
                 None => self.plain().clone(),
             }
         })
+    }
+}
+
+/// Bytes of an unmasked frame's header whose second byte is `b1`.
+const fn header_bytes(b1: u8) -> usize {
+    match b1 {
+        0..=125 => 2,
+        126 => 4,
+        _ => 10,
     }
 }
 

@@ -4,13 +4,13 @@
 //! `tests/run` sets up what they need and runs these tests; by hand, after `tests/setup`:
 //! `cargo test --all-features --test peers -- --ignored --show-output`. The environment may name the
 //! binary under test (`RINGWIRE_BIN`) and skip one driver (`RINGWIRE_SKIP_URING=1`). Autobahn's
-//! cases for permessage-deflate run only with `RINGWIRE_AUTOBAHN_DEFLATE=1`.
+//! cases for permessage-deflate run on one driver in each role, with `RINGWIRE_AUTOBAHN=all` on both.
 
 use std::env;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,20 +34,32 @@ macro_rules! on_both_drivers {
     };
 }
 
-on_both_drivers!(node_ws, python_websockets, chromium_on_the_page, autobahn_server, autobahn_client);
+on_both_drivers!(
+    node_ws,
+    node_ws_compressed,
+    python_websockets,
+    python_websockets_compressed,
+    chromium_on_the_page,
+    autobahn_server,
+    autobahn_client,
+);
 
 fn node_ws(driver: &str) {
-    let server = Serve::start(driver, &TALK);
-    let mut node = Command::new("node");
-    node.env("NODE_PATH", test_env("node/node_modules")).arg(root("tests/peers/node/peer.cjs"));
-    server.talked_to_by(node);
+    Serve::start(driver, TALK).talked_to_by(node("tests/peers/node/peer.cjs"));
+}
+
+fn node_ws_compressed(driver: &str) {
+    let server = Serve::start(driver, &[TALK, &["--compress"]].concat());
+    server.talked_to_by_with(node("tests/peers/node/peer.cjs"), &["compressed"]);
 }
 
 fn python_websockets(driver: &str) {
-    let server = Serve::start(driver, &TALK);
-    let mut python = Command::new(test_env("python/bin/python"));
-    python.arg(root("tests/peers/python/peer.py"));
-    server.talked_to_by(python);
+    Serve::start(driver, TALK).talked_to_by(python("tests/peers/python/peer.py"));
+}
+
+fn python_websockets_compressed(driver: &str) {
+    let server = Serve::start(driver, &[TALK, &["--compress"]].concat());
+    server.talked_to_by_with(python("tests/peers/python/peer.py"), &["compressed"]);
 }
 
 fn chromium_on_the_page(driver: &str) {
@@ -65,34 +77,40 @@ fn chromium_on_the_page(driver: &str) {
 }
 
 fn autobahn_server(driver: &str) {
-    let server = Serve::start(driver, &[]);
+    let all = autobahn_runs_all("server", driver);
+    let server = Serve::start(driver, if all { &["--compress"] } else { &[] });
     let (host, port) = server.base.trim_start_matches("http://").split_once(':').expect("HOST:PORT");
-    let mut suite = autobahn("server");
-    suite
-        .env("AUTOBAHN_JOBS", "2")
-        .env("AUTOBAHN_AGENT", format!("server on {driver}"))
-        .args([host, port])
-        .arg(root(&format!("target/autobahn/server-{driver}")))
-        .args(autobahn_cases());
-    assert_succeeds(suite, 1_800);
+    autobahn(all, |cases, outdir| {
+        let mut suite = Command::new(root("tests/autobahn/server"));
+        suite
+            .env("AUTOBAHN_JOBS", "2")
+            .env("AUTOBAHN_AGENT", format!("server on {driver}"))
+            .args([host, port])
+            .arg(root(&format!("target/autobahn/server-{driver}{outdir}")))
+            .args(cases);
+        suite
+    });
     server.drains();
 }
 
 fn autobahn_client(driver: &str) {
-    let port =
-        TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
-    let mut suite = autobahn("client");
-    suite
-        .env("AUTOBAHN_CASES", autobahn_cases().join(" "))
-        .arg(port.to_string())
-        .arg(root(&format!("target/autobahn/client-{driver}")))
-        .arg(example("autobahn_client"))
-        .arg(driver);
-    assert_succeeds(suite, 1_800);
+    let all = autobahn_runs_all("client", driver);
+    autobahn(all, |cases, outdir| {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let mut suite = Command::new(root("tests/autobahn/client"));
+        suite
+            .env("AUTOBAHN_CASES", cases.join(" "))
+            .arg(port.expect("a free port").port().to_string())
+            .arg(root(&format!("target/autobahn/client-{driver}{outdir}")))
+            .arg(example("autobahn_client"))
+            .arg(driver)
+            .args(all.then_some("compressed"));
+        suite
+    });
 }
 
 /// What the scripts of `node/` and `python/` expect of the server they talk to.
-const TALK: [&str; 6] = ["--max-message-bytes", "16777216", "--idle-ms", "400", "--pong-ms", "3000"];
+const TALK: &[&str] = &["--max-message-bytes", "16777216", "--idle-ms", "400", "--pong-ms", "3000"];
 
 /// A running `ringwire serve`. Killed when dropped.
 struct Serve {
@@ -122,8 +140,12 @@ impl Serve {
     }
 
     /// Runs a script that is told the server's address and process, and ends it by SIGTERM at last.
-    fn talked_to_by(self, mut script: Command) {
-        script.arg(&self.base).arg(self.child.id().to_string());
+    fn talked_to_by(self, script: Command) {
+        self.talked_to_by_with(script, &[]);
+    }
+
+    fn talked_to_by_with(self, mut script: Command, args: &[&str]) {
+        script.arg(&self.base).arg(self.child.id().to_string()).args(args);
         assert_succeeds(script, 300);
         self.ends();
     }
@@ -161,6 +183,12 @@ impl Drop for Serve {
 
 /// Runs a command for at most `timeout_s`, and shows what it printed.
 fn assert_succeeds(command: Command, timeout_s: u32) {
+    let (status, _) = run(command, timeout_s);
+    assert!(status.success(), "{status} (124 is the time limit)");
+}
+
+/// Returns the exit status and what stands on stdout, which it also prints, as it does stderr.
+fn run(command: Command, timeout_s: u32) -> (ExitStatus, String) {
     let mut timed = Command::new("timeout");
     timed.args(["--kill-after=5", &timeout_s.to_string()]);
     timed.arg(command.get_program()).args(command.get_args());
@@ -168,9 +196,38 @@ fn assert_succeeds(command: Command, timeout_s: u32) {
         timed.env(name, value.expect("set, not removed"));
     }
     let output = timed.stdin(Stdio::null()).output().expect("timeout(1) runs");
-    println!("{}", String::from_utf8_lossy(&output.stdout).trim_end());
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{} (124 is the time limit)\n{errors}", output.status);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    println!("{}{}", said.trim_end(), String::from_utf8_lossy(&output.stderr));
+    (output.status, said)
+}
+
+/// Cases that may fail once. The suite gives a peer one second for some answers, and on a busy
+/// machine a thread can wait that long for its core.
+const AUTOBAHN_SECOND_CHANCES: usize = 3;
+
+/// Runs the suite, by a command that `suite` makes of case patterns and an output folder's suffix.
+fn autobahn(all: bool, suite: impl Fn(&[&str], &str) -> Command) {
+    let suite = |cases: &[&str], suffix: &str| {
+        let mut command = suite(cases, suffix);
+        command.env("AUTOBAHN_PREFIX", test_env("autobahn"));
+        run(command, 1_800)
+    };
+    let (status, said) = suite(if all { &["*"] } else { &["-12.*", "-13.*"] }, "");
+    let not_ok = |line| {
+        ["  FAILED ", "  non-strict ", "  unimpl "]
+            .iter()
+            .find_map(|verdict| str::strip_prefix(line, verdict))
+    };
+    let failed: Vec<&str> =
+        said.lines().filter_map(not_ok).filter_map(|rest| rest.split_whitespace().next()).collect();
+    let few = (1..=AUTOBAHN_SECOND_CHANCES).contains(&failed.len());
+    if status.code() == Some(1) && few && !said.contains("INCOMPLETE") {
+        println!("AGAIN, by themselves: {}", failed.join(" "));
+        let (status, _) = suite(&failed, "-again");
+        assert!(status.success(), "failed twice: {status}");
+    } else {
+        assert!(status.success(), "{status} (124 is the time limit)");
+    }
 }
 
 /// Whether this driver's tests are not to run. Says so past the capture of test output.
@@ -182,17 +239,23 @@ fn uring_is_skipped(test: &str) -> bool {
     skipped
 }
 
-fn autobahn(role: &str) -> Command {
-    let mut command = Command::new(root("tests/autobahn").join(role));
-    command.env("AUTOBAHN_PREFIX", test_env("autobahn"));
-    command
+/// The 216 cases of compression take most of the time: each role runs them on one driver, and
+/// `RINGWIRE_AUTOBAHN=all` runs everything on both.
+fn autobahn_runs_all(role: &str, driver: &str) -> bool {
+    let asked = env::var_os("RINGWIRE_AUTOBAHN").is_some_and(|value| value == "all");
+    asked || matches!((role, driver), ("server", "uring") | ("client", "epoll"))
 }
 
-fn autobahn_cases() -> &'static [&'static str] {
-    match env::var_os("RINGWIRE_AUTOBAHN_DEFLATE") {
-        Some(value) if value == "1" => &["*"],
-        _ => &["-12.*", "-13.*"],
-    }
+fn node(script: &str) -> Command {
+    let mut node = Command::new("node");
+    node.env("NODE_PATH", test_env("node/node_modules")).arg(root(script));
+    node
+}
+
+fn python(script: &str) -> Command {
+    let mut python = Command::new(test_env("python/bin/python"));
+    python.arg(root(script));
+    python
 }
 
 fn root(path: &str) -> PathBuf {

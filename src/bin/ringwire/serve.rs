@@ -6,8 +6,8 @@ use crate::site::{Site, info};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use ringwire::{
-    Deadlines, DriverChoice, Limits, ListenAddr, Server, ServerBuilder, ServerHandle, ShardInfo,
-    available_cores, simd,
+    Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, Server, ServerBuilder,
+    ServerHandle, ShardInfo, available_cores, simd,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -53,6 +53,10 @@ pub struct Options {
     /// How long a pinged connection may stay silent before it is cut, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = Deadlines::default().pong_ms)]
     pong_ms: u32,
+
+    /// Compress messages with clients that offer it (permessage-deflate).
+    #[arg(long)]
+    compress: bool,
 
     /// How long a shutdown waits for peers to answer 1001, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = Deadlines::default().drain_ms)]
@@ -108,6 +112,9 @@ fn builder(options: Options) -> Result<ServerBuilder, Box<dyn Error>> {
         Driver::Uring => DriverChoice::Uring,
         Driver::Epoll => DriverChoice::Epoll,
     });
+    if options.compress {
+        builder = builder.compression(Compression::Deflate(DeflateConfig::default()));
+    }
     for addr in options.listen {
         builder = builder.listen(addr);
     }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client_answer;
+pub mod deflate;
 pub mod engine_sim;
 pub mod extension_header;
 pub mod frame_decode;
@@ -23,8 +24,9 @@ mod ws_support;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("client_answer", client_answer::run),
+    ("deflate", deflate::run),
     ("engine_sim", engine_sim::run),
     ("extension_header", extension_header::run),
     ("frame_decode", frame_decode::run),

@@ -1,8 +1,8 @@
 // Node's `ws` against a running `ringwire serve --max-message-bytes 16777216 --idle-ms 400 --pong-ms 3000`.
 //
-//   node peer.cjs http://127.0.0.1:PORT PID
+//   node peer.cjs http://127.0.0.1:PORT PID [compressed]
 //
-// The last check ends the server (PID) with SIGTERM.
+// The server runs with --compress if `compressed` is said. The last check ends the server (PID) with SIGTERM.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -13,6 +13,7 @@ const WebSocket = require('ws');
 const { check, run, within } = require('../checks.cjs');
 
 const [base, pid] = [process.argv[2], Number(process.argv[3])];
+const compressed = process.argv[4] === 'compressed';
 const url = base.replace('http', 'ws') + '/echo';
 const MAX_MESSAGE_BYTES = 16 << 20;
 
@@ -98,9 +99,9 @@ check('our ping, its pong', async () => {
 
 check('its ping, our pong', async () => {
   const ws = await open();
-  await within(2_000, once(ws, 'ping'), 'after --idle-ms');
+  await within(6_000, once(ws, 'ping'), 'after --idle-ms');
   // Another comes only if the pong to the first was taken for a sign of life.
-  await within(6_000, once(ws, 'ping'), 'after --pong-ms');
+  await within(9_000, once(ws, 'ping'), 'after --pong-ms');
   await echo(ws, 'still here');
   await close(ws);
 });
@@ -136,11 +137,17 @@ check('messages before the close are answered', async () => {
   assert.deepEqual(got, Array.from({ length: 100 }, (_, n) => String(n)));
 });
 
-check('compression offered, and declined', async () => {
+check(`compression offered, and ${compressed ? 'agreed' : 'declined'}`, async () => {
   const ws = await open({ perMessageDeflate: { threshold: 0 } });
-  assert.equal(ws.extensions, '');
-  await echo(ws, 'a'.repeat(10_000));
+  assert.match(ws.extensions, compressed ? /^permessage-deflate/ : /^$/);
+  for (const size of [0, 1, 10_000, 1 << 20]) await echo(ws, 'äbc'.repeat(size));
+  const received = ws._socket.bytesRead;
+  assert.ok(compressed ? received < 1 << 18 : received > 1 << 20, `${received} bytes came back`);
   await close(ws);
+  const bare = await open({ perMessageDeflate: false });
+  assert.equal(bare.extensions, '');
+  await echo(bare, 'a'.repeat(10_000));
+  await close(bare);
 });
 
 check('bad UTF-8: 1007', async () => {
@@ -213,4 +220,4 @@ check('SIGTERM: 1001 to all', async () => {
   for (const [code] of await Promise.all(ends)) assert.equal(code, 1001);
 });
 
-run(`Node ${process.versions.node}, ws ${require('ws/package.json').version}`);
+run(`Node ${process.versions.node}, ws ${require('ws/package.json').version}${compressed ? ', compressed' : ''}`);

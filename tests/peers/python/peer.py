@@ -1,9 +1,9 @@
 """Python's `websockets` against a running `ringwire serve`, run with
 `--max-message-bytes 16777216 --idle-ms 400 --pong-ms 3000`.
 
-    python peer.py http://127.0.0.1:PORT PID
+    python peer.py http://127.0.0.1:PORT PID [compressed]
 
-The last check ends the server (PID) with SIGTERM.
+The server runs with `--compress` if `compressed` is said. The last check ends the server (PID) with SIGTERM.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 BASE, PID = sys.argv[1], int(sys.argv[2])
+COMPRESSED = sys.argv[3:] == ["compressed"]
 URL = BASE.replace("http", "ws", 1) + "/echo"
 MAX_MESSAGE_BYTES = 16 << 20
 CHECKS = []
@@ -97,7 +98,7 @@ async def its_ping_our_pong():
     async with client(ping_interval=None) as ws:
         # The second one comes only if the pong to the first was taken for a sign of life.
         before = metric("ringwire_pings_sent_total")
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(9):
             while metric("ringwire_pings_sent_total") < before + 2:
                 await asyncio.sleep(0.2)
         await echo(ws, "still here")
@@ -126,9 +127,13 @@ async def close_codes_come_back():
 
 
 @check
-async def compression_offered_and_declined():
+async def compression_offered():
     async with client(compression="deflate") as ws:
         assert "Sec-WebSocket-Extensions" in ws.request.headers
+        assert ("Sec-WebSocket-Extensions" in ws.response.headers) == COMPRESSED
+        for size in (0, 1, 10_000, 1 << 20):
+            await echo(ws, "äbc" * size)
+    async with client(compression=None) as ws:
         assert "Sec-WebSocket-Extensions" not in ws.response.headers
         await echo(ws, "a" * 10_000)
 
@@ -224,7 +229,8 @@ async def main():
             print(f"FAILED {function.__name__}: {traceback.format_exc()}")
     python = ".".join(map(str, sys.version_info[:3]))
     passed = len(CHECKS) - failed
-    print(f"Python {python}, websockets {websockets.__version__}: {passed} of {len(CHECKS)} checks passed")
+    who = f"Python {python}, websockets {websockets.__version__}{', compressed' if COMPRESSED else ''}"
+    print(f"{who}: {passed} of {len(CHECKS)} checks passed")
     return 1 if failed else 0
 
 

@@ -10,7 +10,7 @@ mod service;
 use crate::input::Input;
 use peer::Peer;
 use ringwire::sim::{Faults, Simulation};
-use ringwire::{CloseCode, ConnId, Deadlines, Limits, OriginPolicy};
+use ringwire::{CloseCode, Compression, ConnId, Deadlines, DeflateConfig, Limits, OriginPolicy};
 use service::Service;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,18 +21,19 @@ const MAX_OPERATIONS: usize = 300;
 /// Where outbound connections find somebody; the fourth address refuses.
 const LISTENERS: [[u8; 4]; 3] = [[10, 9, 9, 0], [10, 9, 9, 1], [10, 9, 9, 2]];
 
-/// Input: faults, seed, limits, a spare byte; then operations: the low half of a byte says which, the
+/// Input: faults, seed, limits, compression; then operations: the low half of a byte says which, the
 /// high half how.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let faults = input.byte();
     let seed = u64::from(input.byte());
     let limits = limits(input.byte());
-    let _ = input.byte();
+    let compression = compression(input.byte());
     let simulation = Simulation::<Service>::builder(seed)
         .faults(profile(faults))
         .limits(limits)
         .deadlines(Deadlines { write_ms: 3_000, assembly_ms: 4_000, ..Deadlines::default() })
+        .compression(compression)
         .origin(OriginPolicy::SameOrigin)
         .build(|_| Service::default());
     let net = simulation.net().clone();
@@ -71,7 +72,9 @@ impl World {
                 self.current = self.peers.len();
                 self.peers.push(if op & 15 == 0 { Peer::upgrading(far, how) } else { Peer::new(far) });
             }
-            3 => self.current = usize::from(input.byte()).checked_rem(self.peers.len()).unwrap_or(0),
+            3 if how == 0 => {
+                self.current = usize::from(input.byte()).checked_rem(self.peers.len()).unwrap_or(0)
+            }
             9 => self.simulation.net().set_faults(profile(input.byte())),
             10 => self.rest(),
             11 => {
@@ -181,4 +184,20 @@ fn limits(byte: u8) -> Limits {
         2 => small,
         _ => Limits { max_outbox_bytes: 6_000, receive_buffer_bytes: 4_096, ..small },
     }
+}
+
+/// Off in half of the cases; else with little room, so that every bound is met.
+fn compression(byte: u8) -> Compression {
+    if byte & 1 == 0 {
+        return Compression::Off;
+    }
+    Compression::Deflate(DeflateConfig {
+        level: 1 + byte % 9,
+        min_bytes: if byte & 2 == 0 { 0 } else { 40 },
+        max_window_bits: if byte & 4 == 0 { 15 } else { 8 },
+        takeover: byte & 8 != 0,
+        max_takeover_bytes: if byte & 16 == 0 { 400 << 10 } else { 64 << 20 },
+        max_inflaters: u32::from(byte >> 5 & 1),
+        ..DeflateConfig::default()
+    })
 }

@@ -1,17 +1,21 @@
 //! One far end: what it says, what it hears, and whether the two agree with the handler's ledger.
 
 use super::service::{Ending, Life, Service};
+use crate::frame_decode::record;
 use crate::input::Input;
 use crate::model::{self, Heard};
 use crate::seeds::upgrade_request;
 use crate::ws_support::Seen;
 use ringwire::http::{HEADER_SLOT, HeadScanner, Headers, MAX_HEADERS, parse_request};
 use ringwire::sim::SimPeer;
+use ringwire::ws::deflate::{DeflateOffer, DeflateParams, Deflater};
+use ringwire::ws::extension;
 use ringwire::ws::handshake::evaluate;
 use ringwire::ws::{
-    CloseCode, Kind, Opcode, Role, encode_close, encode_fragment, encode_message, encode_ping,
+    CloseCode, Codec, FrameHead, Kind, Opcode, Role, encode_close, encode_fragment, encode_frame,
+    encode_message, encode_ping,
 };
-use ringwire::{OriginPolicy, PeerAddr};
+use ringwire::{DeflateConfig, OriginPolicy, PeerAddr};
 
 pub const MAX_MESSAGE_BYTES: u32 = 600;
 /// How messages begin that do not stand in a handler's ledger.
@@ -39,14 +43,19 @@ impl Peer {
         let addr = far.addr();
         let [said, heard] = Default::default();
         let (gone, stalled, write_ended) = Default::default();
-        Self { far, addr, role: Role::Client, said, heard, said_head: None, gone, stalled, write_ended }
+        let (role, said_head) = (Role::Client, None);
+        Self { far, addr, role, said, heard, said_head, gone, stalled, write_ended }
     }
 
     /// A client that begins with a handshake as it should be.
     pub fn upgrading(far: SimPeer, how: u8) -> Self {
         let mut peer = Self::new(far);
         let path = ["GET / ", "GET /stream ", "GET /chat ", "GET /no ", "GET /odd "][usize::from(how % 5)];
-        let request = String::from_utf8(upgrade_request()).expect("ASCII").replacen("GET / ", path, 1);
+        let mut request = String::from_utf8(upgrade_request()).expect("ASCII").replacen("GET / ", path, 1);
+        if how >= 8 {
+            let offer = OFFERS[usize::from(how % 4)];
+            request.insert_str(request.len() - 2, &format!("Sec-WebSocket-Extensions: {offer}\r\n"));
+        }
         peer.write(request.as_bytes());
         peer.said_head = Some(request.len());
         peer
@@ -78,6 +87,14 @@ impl Peer {
                 let text = input.text();
                 let times = if how > 8 { usize::from(how) } else { 1 };
                 (0..times).for_each(|_| encode_message(&mut out, kind, text.as_bytes(), mask));
+            }
+            3 => {
+                // Refers to nothing before it, so it is right with and without takeover.
+                let text = input.text().repeat(usize::from(how) + 1);
+                let mut payload = Vec::new();
+                Deflater::new(6, 9).compress(text.as_bytes(), false, &mut payload);
+                let head = FrameHead { fin: how < 14, rsv1: true, opcode: Opcode::Text, mask };
+                encode_frame(&mut out, head, &payload);
             }
             4 => {
                 let text = input.text();
@@ -155,7 +172,13 @@ impl Peer {
             Role::Server => HeadScanner::default().scan(&self.heard, 1 << 16).ok().flatten(),
         };
         let Some(frames) = frames else { return };
-        let heard = model::listen(self.role, &self.heard[frames..], None);
+        let deflate = match self.role {
+            Role::Client => agreed(&self.heard[..frames]),
+            // It agrees to nothing, unless the input made up an answer of its own.
+            Role::Server if self.said_head.is_none() => return,
+            Role::Server => None,
+        };
+        let heard = listen(self.role, &self.heard[frames..], None, deflate);
         let is_fault = |seen: &Seen| matches!(seen, Seen::Broke(_));
         assert!(!heard.seen.iter().any(is_fault), "misspoken: {:?}", heard.seen);
         let closed = heard.seen.iter().find_map(|seen| match seen {
@@ -168,7 +191,7 @@ impl Peer {
         let ([life], true) = (&*lives, unique) else { return };
         self.check_heard(life, &heard, closed, hurried);
         if let Some(head) = self.said_head {
-            self.check_said(life, head, closed, hurried);
+            self.check_said(life, head, deflate, closed, hurried);
         }
     }
 
@@ -187,13 +210,21 @@ impl Peer {
         if closed.is_some() || lives_on {
             assert_eq!(promised, came, "something promised is missing");
         }
+        assert!(!(lives_on && life.wants_drain), "drain is owed");
     }
 
-    fn check_said(&self, life: &Life, head: usize, closed: Option<Option<CloseCode>>, hurried: bool) {
+    fn check_said(
+        &self,
+        life: &Life,
+        head: usize,
+        deflate: Option<DeflateParams>,
+        closed: Option<Option<CloseCode>>,
+        hurried: bool,
+    ) {
         let listener = if self.role == Role::Client { Role::Server } else { Role::Client };
         let limit = (!life.streams).then_some(MAX_MESSAGE_BYTES);
         let Some(frames) = self.said.get(head..) else { return };
-        let said = model::listen(listener, frames, limit);
+        let said = listen(listener, frames, limit, deflate);
         let is_message = |seen: &&Seen| matches!(seen, Seen::Text(_) | Seen::Binary(_));
         let messages: Vec<Seen> = said.seen.iter().filter(is_message).cloned().collect();
         assert!(messages.starts_with(&life.received), "said {messages:?}, received {:?}", life.received);
@@ -214,6 +245,37 @@ impl Peer {
             _ => {}
         }
     }
+}
+
+const OFFERS: [&str; 4] = [
+    "permessage-deflate",
+    "permessage-deflate; client_no_context_takeover; server_no_context_takeover",
+    "permessage-deflate; client_max_window_bits=9; server_max_window_bits=9",
+    "x-unknown, permessage-deflate; client_max_window_bits",
+];
+
+/// What a listener hears; of compressed messages by our own codec, which has an oracle elsewhere.
+fn listen(role: Role, bytes: &[u8], limit: Option<u32>, deflate: Option<DeflateParams>) -> Heard {
+    let Some(params) = deflate else { return model::listen(role, bytes, limit) };
+    let limit = limit.unwrap_or(u32::MAX);
+    let codec = match role {
+        Role::Server => Codec::server(limit),
+        Role::Client => Codec::client(limit, || [1, 2, 3, 4]),
+    };
+    let mut seen = Vec::new();
+    let mut codec = codec.with_deflate(params, &DeflateConfig::default());
+    let result = codec.feed(&mut bytes.to_vec(), |event, _| seen.push(record(event)));
+    seen.extend(result.err().map(Seen::Broke));
+    Heard { seen, whole_frames: bytes.len() }
+}
+
+/// What the two ends agreed upon about compression, by the answer in `heard`.
+fn agreed(heard: &[u8]) -> Option<DeflateParams> {
+    let heard = std::str::from_utf8(heard).expect("our heads are ASCII");
+    let answer = heard.lines().rev().find_map(|line| line.strip_prefix("Sec-WebSocket-Extensions: "))?;
+    let answer = extension::parse(answer).next()?.expect("our own answer");
+    let config = DeflateConfig { takeover: true, ..DeflateConfig::default() };
+    Some(DeflateOffer::new(&config, true).settle(&answer).expect("an answer to every offer"))
 }
 
 /// Where frames begin: behind plain responses and a 101.

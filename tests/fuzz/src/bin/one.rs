@@ -1,0 +1,3 @@
+fn main() {
+    ringwire_fuzz::engine_sim::run(&std::fs::read(std::env::args().nth(1).unwrap()).unwrap());
+}
