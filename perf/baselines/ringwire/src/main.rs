@@ -3,7 +3,9 @@
 //!
 //! `baseline-ringwire uring|epoll PORT`
 
-use ringwire::{Compression, Conn, DeflateConfig, DriverChoice, Handler, ListenAddr, Message, Request, Server, Upgrade};
+use ringwire::{
+    Compression, Conn, DeflateConfig, DriverChoice, Handler, ListenAddr, Message, Request, Server, Upgrade,
+};
 
 struct Echo;
 
@@ -26,6 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let addr: ListenAddr = format!("127.0.0.1:{port}").parse()?;
     // Whoever starts it pins it.
     let compression = Compression::Deflate(DeflateConfig::default());
-    let server = Server::builder().listen(addr).driver(driver).shards(1).cores([]).compression(compression).bind()?;
+    let server =
+        Server::builder().listen(addr).driver(driver).shards(1).cores([]).compression(compression).bind()?;
     Ok(server.run(|_shard| Echo)?)
 }

@@ -13,7 +13,10 @@ use sockudo_ws::{CompressedWebSocketStream, Config, DeflateConfig, Error, Messag
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-async fn accept(mut stream: TcpStream, policy: DeflateConfig) -> Result<CompressedWebSocketStream<TcpStream>> {
+async fn accept(
+    mut stream: TcpStream,
+    policy: DeflateConfig,
+) -> Result<CompressedWebSocketStream<TcpStream>> {
     let mut head = BytesMut::with_capacity(4096);
     loop {
         if stream.read_buf(&mut head).await? == 0 {
@@ -26,7 +29,12 @@ async fn accept(mut stream: TcpStream, policy: DeflateConfig) -> Result<Compress
         stream.write_all(&build_response(&key, None, Some(&agreed.to_response_header()))).await?;
         let leftover = head.split_off(consumed).freeze();
         let config = Config::default();
-        return Ok(CompressedWebSocketStream::server_with_leftover(stream, config, agreed.config, Some(leftover)));
+        return Ok(CompressedWebSocketStream::server_with_leftover(
+            stream,
+            config,
+            agreed.config,
+            Some(leftover),
+        ));
     }
 }
 
