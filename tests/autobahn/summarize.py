@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Prints the table of an Autobahn|Testsuite run (OUTDIR/index.json) and judges it.
+"""Prints the table of an Autobahn|Testsuite run and judges it.
 
 usage: summarize.py OUTDIR [--expect-file FILE] [--lenient]
 
-Verdict per case, from index.json's `behavior` and `behaviorClose`:
+The run is OUTDIR/index.json, or all OUTDIR/job*/index.json where it was split.
+Verdict per case, from `behavior` and `behaviorClose` there:
   OK          behavior OK or INFORMATIONAL and behaviorClose OK or INFORMATIONAL
   non-strict  behavior NON-STRICT (keeps every MUST) with a good close
   unimpl      behavior UNIMPLEMENTED (12.*, 13.*: the extension was not negotiated, so not run)
@@ -13,6 +14,7 @@ Exit: 0 if all are OK (--lenient: or non-strict, or unimpl) and every expected c
 """
 import argparse
 import collections
+import glob
 import json
 import os
 import sys
@@ -68,6 +70,22 @@ def summarize(agent, cases, expected, lenient):
     return not missing and sum(total[column] for column in tolerated) == len(cases)
 
 
+def load(outdir):
+    """All cases by agent."""
+    paths = [os.path.join(outdir, "index.json")]
+    if not os.path.exists(paths[0]):
+        paths = sorted(glob.glob(os.path.join(outdir, "job*", "index.json"))) or paths
+    index = {}
+    for path in paths:
+        with open(path) as file:
+            for agent, cases in json.load(file).items():
+                for result in cases.values():
+                    folder = os.path.relpath(os.path.dirname(path), outdir)
+                    result["reportfile"] = os.path.normpath(os.path.join(folder, result["reportfile"]))
+                index.setdefault(agent, {}).update(cases)
+    return index
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("outdir")
@@ -75,8 +93,7 @@ def main():
     parser.add_argument("--lenient", action="store_true")
     args = parser.parse_args()
     try:
-        with open(os.path.join(args.outdir, "index.json")) as file:
-            index = json.load(file)
+        index = load(args.outdir)
     except (OSError, ValueError) as error:
         print("no usable index.json in %s: %s" % (args.outdir, error), file=sys.stderr)
         return 2

@@ -96,11 +96,16 @@ fn autobahn_server(driver: &str) {
 fn autobahn_client(driver: &str) {
     let all = autobahn_runs_all("client", driver);
     autobahn(all, |cases, outdir| {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        // One job listens on this port, the other on the next.
+        let free = || TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let next_is_free = |port: &u16| TcpListener::bind(("127.0.0.1", port + 1)).is_ok();
+        let mut ports = (0..100).filter_map(|_| Some(free().ok()?.port())).filter(|port| *port < u16::MAX);
+        let port = ports.find(next_is_free).expect("two free ports");
         let mut suite = Command::new(root("tests/autobahn/client"));
         suite
             .env("AUTOBAHN_CASES", cases.join(" "))
-            .arg(port.expect("a free port").port().to_string())
+            .env("AUTOBAHN_JOBS", "2")
+            .arg(port.to_string())
             .arg(root(&format!("target/autobahn/client-{driver}{outdir}")))
             .arg(example("autobahn_client"))
             .arg(driver)
