@@ -27,8 +27,12 @@ struct Client {
     agent: String,
     cases: u32,
     next: Option<Step>,
+    report_at: Option<Duration>,
     done: bool,
 }
+
+/// The fuzzing server notes a case's result only when the case's connection is gone at its end too.
+const PAUSE_BEFORE_REPORT: Duration = Duration::from_secs(1);
 
 impl Client {
     fn request(&self, step: Step) -> ClientRequest {
@@ -77,11 +81,17 @@ impl Handler for Client {
     }
 
     fn turn(&mut self, shard: &mut Shard<'_, Step>) -> Option<Duration> {
-        if let Some(step) = self.next.take() {
-            shard.connect(self.fuzzer, self.request(step), step);
-        }
         if self.done {
             shard.stop();
+        }
+        if let Some(Step::Report) = self.next {
+            let report_at = *self.report_at.get_or_insert(shard.now() + PAUSE_BEFORE_REPORT);
+            if shard.now() < report_at {
+                return Some(report_at - shard.now());
+            }
+        }
+        if let Some(step) = self.next.take() {
+            shard.connect(self.fuzzer, self.request(step), step);
         }
         None
     }
@@ -110,6 +120,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         agent: agent.clone(),
         cases: 0,
         next: Some(Step::Count),
+        report_at: None,
         done: false,
     })?;
     Ok(())
