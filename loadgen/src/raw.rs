@@ -65,7 +65,7 @@ impl<D: Driver> Raw<D> {
             }
             for _ in 0..turn.open {
                 let index = self.worker.next_index();
-                self.driver.connect(self.target.addr, index.into());
+                self.driver.connect(self.target.addr, None, index.into());
             }
             if turn.begins {
                 for slot in 0..self.streams.len() {
