@@ -6,6 +6,7 @@ use ringwire::ws::Kind;
 use ringwire::{
     ClientRequest, CloseReason, Conn, ConnId, ConnectError, Handler, Message, Request, Shard, Upgrade,
 };
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// The longest a worker waits before it looks at the phase again.
@@ -16,13 +17,14 @@ const MAX_WAIT: Duration = Duration::from_millis(5);
 pub struct Client {
     worker: Worker,
     target: Target,
+    sources: Vec<IpAddr>,
     ids: Vec<ConnId>,
 }
 
 impl Client {
     /// A worker that connects to `target`.
-    pub fn new(worker: Worker, target: Target) -> Self {
-        Self { worker, target, ids: Vec::new() }
+    pub fn new(worker: Worker, target: Target, sources: Vec<IpAddr>) -> Self {
+        Self { worker, target, sources, ids: Vec::new() }
     }
 
     fn begin(&mut self, shard: &mut Shard<'_, Flow>) {
@@ -98,12 +100,14 @@ impl Handler for Client {
     fn turn(&mut self, shard: &mut Shard<'_, Flow>) -> Option<Duration> {
         let turn = self.worker.turn(shard.now());
         for _ in 0..turn.open {
+            let index = self.worker.next_index();
             let request = ClientRequest {
                 host: self.target.host.clone(),
                 path: self.target.path.clone(),
+                source: self.sources.get(index as usize % self.sources.len().max(1)).copied(),
                 ..ClientRequest::default()
             };
-            shard.connect(self.target.addr, request, Flow::new(self.worker.next_index()));
+            shard.connect(self.target.addr, request, Flow::new(index));
         }
         if turn.begins {
             self.begin(shard);

@@ -82,6 +82,13 @@ struct Common {
     /// Cores to run on, one worker each, as in 1,3 [default: one worker, not pinned].
     #[arg(long, value_delimiter = ',')]
     cores: Vec<usize>,
+    /// Workers [default: one per core given]. Each has a ring of its own, and so, on io_uring, its own
+    /// limit of descriptors.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=ringwire::MAX_SHARDS as u64))]
+    workers: Option<u64>,
+    /// Addresses to connect from, as in 127.0.0.1,127.0.0.2 or 127.1.0.0/26.
+    #[arg(long, value_name = "LIST|CIDR", default_value = "")]
+    source: String,
     /// Bare TCP: the server throws back every byte, as it is.
     #[arg(long)]
     raw: bool,
@@ -161,8 +168,14 @@ impl Common {
         if !alive {
             return Err(format!("--pid {}: there is no such process", self.pid.unwrap_or_default()));
         }
-        host::reserve(self.connections)?;
+        let sources = target::sources(&self.source)?;
+        let workers = self.workers.map_or(self.cores.len(), |workers| workers as usize);
+        let workers = workers.clamp(1, self.connections as usize);
+        if self.workers.is_none() && sources.is_empty() {
+            host::reserve(self.connections)?;
+        }
         Ok(Setup {
+            sources,
             target: Target::resolve(&self.url, self.raw)?,
             plan: Plan {
                 connections: self.connections,
@@ -175,7 +188,7 @@ impl Common {
                 echo_on_open,
             },
             raw: self.raw,
-            workers: self.cores.len().clamp(1, self.connections as usize),
+            workers,
             cores: self.cores.clone(),
             driver: self.driver,
         })

@@ -36,6 +36,8 @@ pub struct Setup {
     pub target: Target,
     /// With what.
     pub plan: Plan,
+    /// Addresses to connect from, in turn; empty leaves it to the kernel.
+    pub sources: Vec<std::net::IpAddr>,
     /// Bare TCP instead of WebSocket.
     pub raw: bool,
     /// Workers.
@@ -74,7 +76,7 @@ impl Run {
         if setup.raw {
             return start_raw(setup, board, worker);
         }
-        let target = setup.target.clone();
+        let (target, sources) = (setup.target.clone(), setup.sources.clone());
         let server = Server::builder()
             .shards(setup.workers)
             .cores(setup.cores.iter().copied())
@@ -84,12 +86,12 @@ impl Run {
                 true => Compression::Deflate(DeflateConfig::default()),
                 false => Compression::Off,
             })
-            .deadlines(Deadlines { drain_ms: 2_000, assembly_ms: 0, ..Deadlines::default() })
+            .deadlines(Deadlines { drain_ms: 120_000, assembly_ms: 0, idle_ms: 0, ..Deadlines::default() })
             .bind()
             .map_err(|error| error.to_string())?;
         let (driver, handle) = (server.driver(), server.handle());
         let body = move || {
-            let run = server.run(|shard| Client::new(worker(shard.index), target.clone()));
+            let run = server.run(|shard| Client::new(worker(shard.index), target.clone(), sources.clone()));
             run.map_err(Into::into)
         };
         let thread = thread::Builder::new().name("workers".to_owned()).spawn(body);
@@ -233,6 +235,7 @@ fn limits(plan: &Plan) -> Limits {
     let burst = u32::try_from(burst).unwrap_or(u32::MAX);
     let defaults = Limits::default();
     Limits {
+        max_connections: (plan.connections as u32).min(defaults.max_connections),
         max_message_bytes: defaults.max_message_bytes.max(plan.size as u32),
         max_outbox_bytes: defaults.max_outbox_bytes.max(burst),
         pause_receive_bytes: defaults.max_outbox_bytes.max(burst),

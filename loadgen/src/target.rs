@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 /// A server to be loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,23 @@ impl Target {
         let addr = addrs.next().ok_or_else(|| format!("{url}: the host has no address"))?;
         Ok(Self { addr, host: host.to_owned(), path })
     }
+}
+
+/// Reads a list of addresses, or a network whose addresses are all to be used.
+///
+/// # Errors
+/// In words, for whoever typed it.
+pub fn sources(text: &str) -> Result<Vec<IpAddr>, String> {
+    let wrong = || format!("--source {text}: give addresses, as in 127.0.0.1,127.0.0.2 or 127.1.0.0/26");
+    if let Some((first, bits)) = text.split_once('/') {
+        let first: Ipv4Addr = first.parse().map_err(|_| wrong())?;
+        let bits: u32 = bits.parse().ok().filter(|bits| (16..=32).contains(bits)).ok_or_else(wrong)?;
+        // The first of a network names the network itself.
+        let all = u32::from(first) + u32::from(bits < 31)..u32::from(first) + (1 << (32 - bits));
+        return Ok(all.map(|bits| IpAddr::V4(Ipv4Addr::from(bits))).collect());
+    }
+    let list = text.split(',').filter(|part| !part.is_empty());
+    list.map(|part| part.parse().map_err(|_| wrong())).collect()
 }
 
 /// What may help against an error of connect(2), to be put behind it.
