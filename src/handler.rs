@@ -356,11 +356,19 @@ impl<S> Conn<'_, S> {
     /// Sends a message uncompressed, whatever was agreed upon: for bytes that are compressed already,
     /// or secret.
     pub fn send_uncompressed(&mut self, message: Message<'_>) -> SendResult {
-        let (kind, bytes) = match message {
-            Message::Text(text) => (Kind::Text, text.as_bytes()),
-            Message::Binary(bytes) => (Kind::Binary, bytes),
-        };
+        let (kind, bytes) = message.parts();
         self.common.send_plain(self.slot, self.token, kind, bytes)
+    }
+
+    /// Sends a message in frames of at most `frame_bytes`, for peers or proxies that take no larger
+    /// ones (RFC 6455 §5.4). Text may be cut inside a character.
+    ///
+    /// # Panics
+    /// If `frame_bytes` is 0.
+    pub fn send_in_frames(&mut self, message: Message<'_>, frame_bytes: usize) -> SendResult {
+        assert!(frame_bytes > 0, "frames of no bytes carry no message");
+        let (kind, bytes) = message.parts();
+        self.common.send_in_frames(self.slot, self.token, kind, bytes, frame_bytes)
     }
 
     /// Sends a message that goes to others as well; see [`Prepared`].

@@ -236,6 +236,40 @@ impl Common {
         })
     }
 
+    /// Sends one message in frames of at most `frame_bytes` (RFC 6455 §5.4), compressed as
+    /// [`Common::send`] does.
+    pub fn send_in_frames(
+        &mut self,
+        slot: &mut Slot,
+        token: Token,
+        kind: Kind,
+        payload: &[u8],
+        frame_bytes: usize,
+    ) -> SendResult {
+        let whole = ws::MAX_HEADER + payload.len();
+        let room = (self.limits.max_outbox_bytes as usize).saturating_sub(self.queued(slot));
+        if payload.len() <= frame_bytes || whole > room {
+            // In the second case it is refused there.
+            return self.send(slot, token, kind, payload);
+        }
+        let deflate = slot.session.deflate().filter(|_| payload.len() >= self.deflate.min_bytes());
+        self.send_as(slot, token, payload, |common, slot, token, mask| {
+            let role = slot.session.role();
+            let Self { deflate: contexts, stats, entropy, .. } = common;
+            let deflated = deflate.and_then(|params| contexts.compress(token.slot, params, role, payload));
+            if let Some(deflated) = deflated {
+                stats.messages_deflated.add(1);
+                stats.deflated_bytes_sent.add(deflated.len() as u64);
+            }
+            let content = deflated.unwrap_or(payload);
+            let mut frames = Vec::with_capacity(content.len() + ws::MAX_HEADER);
+            // The key of the first frame stands in if the host runs out of randomness half-way.
+            let next_mask = || mask.map(|first| entropy.mask().unwrap_or(first));
+            ws::encode_in_frames(&mut frames, kind, deflated.is_some(), content, frame_bytes, next_mask);
+            common.append(slot, token, frames.len(), |out| out.extend_from_slice(&frames));
+        })
+    }
+
     /// Sends one message that may go to others as well.
     pub fn send_prepared(&mut self, slot: &mut Slot, token: Token, prepared: &Prepared) -> SendResult {
         let (kind, payload) = prepared.parts();
