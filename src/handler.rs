@@ -13,7 +13,7 @@ use crate::http::{Head, Headers, InvalidHeader, Response};
 use crate::ws::{CloseCode, Kind, Message, Prepared, Violation, handshake::Offer};
 use std::borrow::Cow;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use crate::engine::common::SendResult;
@@ -458,4 +458,9 @@ pub struct ClientRequest {
     pub headers: Vec<(String, String)>,
     /// Offers no compression, whatever [`Compression`](crate::Compression) says.
     pub no_compression: bool,
+    /// The address to connect from, of the destination's family; `None` leaves it to the kernel. Each
+    /// has the ports of `net.ipv4.ip_local_port_range` (28,232 by default) for each destination, so
+    /// several are the way to more connections than that. One that this host does not have, or of the
+    /// other family, is [`ConnectError::Io`].
+    pub source: Option<IpAddr>,
 }

@@ -45,7 +45,7 @@ impl Client {
             let request = ClientRequest {
                 host: target.host.clone(),
                 path: target.path.clone(),
-                // source: plan.source(flow.index),
+                source: plan.source(flow.index),
                 ..ClientRequest::default()
             };
             let to = target.addr;

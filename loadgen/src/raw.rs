@@ -79,8 +79,7 @@ impl<D: Driver> Raw<D> {
         while let Some(flow) = self.worker.next_connect() {
             let plan: &Plan = &self.worker.plan;
             let (to, source) = (plan.target(flow.index).addr, plan.source(flow.index));
-            let _ = source;
-            self.driver.connect(to, flow.index.into());
+            self.driver.connect(to, source, flow.index.into());
             self.asked.insert(flow.index, flow);
         }
     }

@@ -7,7 +7,7 @@
 use super::{Driver, DriverConfig, DriverStats, Event, Lease, SendBuf, Token, Waker};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -274,9 +274,9 @@ impl<D: Driver> Driver for Checked<D> {
         self.inner.close(token);
     }
 
-    fn connect(&mut self, to: SocketAddr, tag: u64) {
+    fn connect(&mut self, to: SocketAddr, source: Option<IpAddr>, tag: u64) {
         *self.connects.entry(tag).or_default() += 1;
-        self.inner.connect(to, tag);
+        self.inner.connect(to, source, tag);
     }
 
     fn pause_accept(&mut self) {

@@ -35,7 +35,7 @@ pub mod uring;
 
 use bytes::Bytes;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -238,8 +238,10 @@ pub trait Driver {
     /// then exactly one `Closed`.
     fn close(&mut self, token: Token);
 
-    /// Opens a connection; ends in [`Event::Connected`] with the same tag.
-    fn connect(&mut self, to: SocketAddr, tag: u64);
+    /// Opens a connection, from the address `source` if one is given and else from the one that the
+    /// kernel chooses; ends in [`Event::Connected`] with the same tag. The source port is chosen for
+    /// the pair of addresses, so each source has all ports for each destination.
+    fn connect(&mut self, to: SocketAddr, source: Option<IpAddr>, tag: u64);
 
     /// Stops accepting; peers wait in the listen backlog. Sockets accepted already may still come.
     fn pause_accept(&mut self);

@@ -6,10 +6,11 @@
 
 use std::io;
 use std::mem;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use super::PeerAddr;
 
@@ -147,6 +148,24 @@ pub(super) fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) 
     Ok(())
 }
 
+/// A TCP socket about to connect to `to`: without Nagle's delay, and bound to `source` if there is one.
+///
+/// `InvalidInput` if the families of the two differ, else the errno of the call that failed.
+pub(super) fn connector(to: &SocketAddr, source: Option<IpAddr>, nonblocking: bool) -> io::Result<OwnedFd> {
+    let fd = socket(family(to), nonblocking)?;
+    set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    if let Some(source) = source {
+        if source.is_ipv4() != to.is_ipv4() {
+            let text = format!("{source} and {to} are of different families");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        // Else bind(2) would reserve a port for this socket, whatever it connects to (ip(7)).
+        set_option(fd.as_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+        bind(fd.as_fd(), &RawAddr::of(SocketAddr::new(source, 0)))?;
+    }
+    Ok(fd)
+}
+
 /// getsockopt(2) of `SO_ERROR`: the outcome of a connect.
 pub(super) fn take_error(fd: BorrowedFd<'_>) -> io::Result<()> {
     let mut errno: libc::c_int = 0;
@@ -268,12 +287,35 @@ pub(super) fn epoll_ctl(epoll: RawFd, op: i32, fd: RawFd, events: u32, data: u64
     Ok(())
 }
 
-/// epoll_wait(2): the number of events written to the front of `into`.
-pub(super) fn epoll_wait(epoll: RawFd, into: &mut [libc::epoll_event], timeout_ms: i32) -> io::Result<usize> {
+/// epoll_pwait2(2), Linux 5.11: the number of events written to the front of `into`. Waits for ever
+/// (`None`) or up to a time, to the nanosecond; longer ones are cut to ten years, which is not yet
+/// too much for the kernel's clock.
+pub(super) fn epoll_wait(
+    epoll: RawFd,
+    into: &mut [libc::epoll_event],
+    wait: Option<Duration>,
+) -> io::Result<usize> {
     let room = into.len() as libc::c_int;
-    // SAFETY: the kernel writes at most `room` events into the slice.
-    let count = check(unsafe { libc::epoll_wait(epoll, into.as_mut_ptr(), room, timeout_ms) })?;
-    Ok(count as usize)
+    let at = into.as_mut_ptr();
+    let timeout = wait.map(|wait| {
+        let wait = wait.min(Duration::from_secs(10 * 366 * 86_400));
+        // struct __kernel_timespec: 64 bits each on every architecture.
+        [wait.as_secs() as i64, i64::from(wait.subsec_nanos())]
+    });
+    let timeout_at = timeout.as_ref().map_or(std::ptr::null(), |timeout| timeout.as_ptr());
+    let no_mask: *const libc::sigset_t = std::ptr::null();
+    // SAFETY: the kernel writes at most `room` events into the slice; `timeout` lives across the call.
+    let count =
+        unsafe { libc::syscall(libc::SYS_epoll_pwait2, epoll, at, room, timeout_at, no_mask, 0usize) };
+    match check(count as libc::c_int) {
+        // Linux before 5.11, or a seccomp profile from before it.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+            let ms = wait.map_or(-1, |wait| wait.as_micros().div_ceil(1_000).min(i32::MAX as u128) as i32);
+            // SAFETY: as above.
+            Ok(check(unsafe { libc::epoll_wait(epoll, at, room, ms) })? as usize)
+        }
+        count => Ok(count? as usize),
+    }
 }
 
 /// getrlimit(2) as (soft, hard).

@@ -89,9 +89,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 self.handler.connect_failed(connect.state, ConnectError::Full);
                 continue;
             }
-            let to = connect.to;
+            let (to, source) = (connect.to, connect.request.source);
             let tag = self.connecting.insert(connect) as u64;
-            self.driver.connect(to, tag);
+            self.driver.connect(to, source, tag);
             self.pause_accept_if_full();
         }
     }

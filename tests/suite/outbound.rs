@@ -230,6 +230,38 @@ fn talks_to_itself(on: On) {
     let _ = close;
 }
 
+/// What it is connected from is what the server sees.
+fn connects_from_a_chosen_address(on: On) {
+    let stage = Stage::plain(on);
+    let addr = stage.addr().unwrap();
+    for (tag, source) in [("first", "127.0.0.9"), ("second", "127.1.2.3")] {
+        let request = ClientRequest {
+            path: format!("/whence?tag={tag}"),
+            source: Some(source.parse().unwrap()),
+            ..ClientRequest::default()
+        };
+        stage.ask(Ask::Connect { to: addr, request, tag: format!("to-{tag}") });
+        stage.wait(tag, "open");
+        let notes = stage.notes.of(tag);
+        assert!(notes.iter().any(|note| note.starts_with(&format!("from {source}:"))), "{notes:?}");
+    }
+    let source = Some("::1".parse().unwrap());
+    let request = ClientRequest { source, ..ClientRequest::default() };
+    stage.ask(Ask::Connect { to: addr, request, tag: "other-family".to_owned() });
+    stage.until("the connect fails", || !stage.notes.of("other-family").is_empty());
+    assert!(stage.notes.of("other-family")[0].contains("different families"));
+}
+
+#[test]
+fn uring_connects_from_a_chosen_address() {
+    crate::stage::run(On::Uring, connects_from_a_chosen_address);
+}
+
+#[test]
+fn epoll_connects_from_a_chosen_address() {
+    connects_from_a_chosen_address(On::Epoll);
+}
+
 #[test]
 fn uring_talks_to_itself() {
     crate::stage::run(On::Uring, talks_to_itself);

@@ -168,6 +168,10 @@ impl Handler for Service {
                 Upgrade::reject(Response::text(401, "who are you?\n").header("WWW-Authenticate", "Basic"))
             }
             "/stream" => Upgrade::accept(visitor).stream_fragments(),
+            "/whence" => {
+                self.notes.write(&visitor.tag, format!("from {}", request.peer_addr()));
+                Upgrade::accept(visitor)
+            }
             "/set-cookie" => Upgrade::accept(visitor).try_header("Set-Cookie", "seen=1").unwrap(),
             _ => Upgrade::accept(visitor),
         }

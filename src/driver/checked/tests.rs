@@ -42,7 +42,7 @@ impl Driver for Scripted {
     fn resume(&mut self, _: Token) {}
     fn shutdown(&mut self, _: Token) {}
     fn close(&mut self, _: Token) {}
-    fn connect(&mut self, _: SocketAddr, _: u64) {}
+    fn connect(&mut self, _: SocketAddr, _: Option<IpAddr>, _: u64) {}
     fn pause_accept(&mut self) {}
     fn resume_accept(&mut self) {}
     fn close_listeners(&mut self) {}
@@ -165,7 +165,7 @@ breaks! {
     never_released, "not released": |d| { pass(d, [received(1)]); d.assert_settled() };
     never_closed, "is not free": |d| d.assert_settled();
     never_connected, "without Connected": |d| {
-        d.connect(SocketAddr::from(([192, 0, 2, 1], 80)), 7);
+        d.connect(SocketAddr::from(([192, 0, 2, 1], 80)), None, 7);
         d.assert_settled()
     };
     connected_unasked, "nobody asked": |d| pass(d, [Event::Connected { tag: 1, result: Ok(()) }]);

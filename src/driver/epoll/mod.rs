@@ -10,7 +10,7 @@ mod buffers;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -350,9 +350,13 @@ impl Epoll {
         }
     }
 
-    fn try_connect(&mut self, to: SocketAddr, tag: u64) -> io::Result<Option<EpollSocket>> {
-        let fd = sys::socket(sys::family(&to), true)?;
-        sys::set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    fn try_connect(
+        &mut self,
+        to: SocketAddr,
+        source: Option<IpAddr>,
+        tag: u64,
+    ) -> io::Result<Option<EpollSocket>> {
+        let fd = sys::connector(&to, source, true)?;
         if sys::connect(fd.as_fd(), &sys::RawAddr::of(to))? {
             return Ok(Some(EpollSocket(fd)));
         }
@@ -412,13 +416,9 @@ impl Driver for Epoll {
         }
         self.skipped = false;
         let waiting = self.ready.is_empty() && self.outcomes.is_empty() && !self.can_feed();
-        let timeout_ms = match wait {
-            _ if !waiting => 0,
-            None => -1,
-            Some(wait) => wait.as_micros().div_ceil(1_000).min(i32::MAX as u128) as i32,
-        };
+        let wait = if waiting { wait } else { Some(Duration::ZERO) };
         self.stats.waits += 1;
-        let count = match sys::epoll_wait(self.epoll.as_raw_fd(), &mut self.reports, timeout_ms) {
+        let count = match sys::epoll_wait(self.epoll.as_raw_fd(), &mut self.reports, wait) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             result => result?,
         };
@@ -534,8 +534,8 @@ impl Driver for Epoll {
         self.outcomes.push_back(Event::Closed(token));
     }
 
-    fn connect(&mut self, to: SocketAddr, tag: u64) {
-        match self.try_connect(to, tag) {
+    fn connect(&mut self, to: SocketAddr, source: Option<IpAddr>, tag: u64) {
+        match self.try_connect(to, source, tag) {
             Ok(None) => {}
             Ok(Some(socket)) => self.outcomes.push_back(Event::Connected { tag, result: Ok(socket) }),
             Err(error) => self.outcomes.push_back(Event::Connected { tag, result: Err(error) }),

@@ -11,7 +11,6 @@ on_both_drivers!(
     a_slow_reader_gets_everything_and_one_outcome,
     shared_frames_reach_everyone,
     both_address_families_and_unix,
-    connect_reaches_a_listener_or_says_why_not,
 );
 
 fn bytes_arrive_once_and_in_order<D: Make>() {
@@ -120,23 +119,4 @@ fn both_address_families_and_unix<D: Make>() {
     assert_eq!(&got, b"over the path");
     drop(world);
     assert!(!path.exists(), "the socket file stays behind");
-}
-
-fn connect_reaches_a_listener_or_says_why_not<D: Make>() {
-    let mut world = World::<D>::new();
-    let addr = world.addr.unwrap();
-    world.driver.connect(addr, 41);
-    world.until("both ends", |world| world.connected.len() == 1 && world.peers.len() == 1);
-    let (tag, result) = world.connected.remove(0);
-    let (near, far) = (result.unwrap(), world.tokens.clone());
-    assert_eq!(tag, 41);
-    let far = *far.iter().find(|token| **token != near).unwrap();
-    world.driver.send(near, SendBuf::Owned(b"hello".to_vec()));
-    world.until("received", |world| world.of(far).received == b"hello");
-
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    world.driver.connect(nobody, 42);
-    world.until("refused", |world| world.connected.len() == 1);
-    let (tag, result) = world.connected.remove(0);
-    assert_eq!((tag, result.unwrap_err().kind()), (42, io::ErrorKind::ConnectionRefused));
 }

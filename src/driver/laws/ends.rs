@@ -193,7 +193,7 @@ fn dropping_the_driver_leaks_nothing<D: Make>() {
                     0 => world.driver.send(*token, SendBuf::Owned(vec![1; 8 << 20])),
                     1 => peer.write_all(b"unread").unwrap(),
                     2 => world.driver.close(*token),
-                    3 => world.driver.connect(world.addr.unwrap(), 1),
+                    3 => world.driver.connect(world.addr.unwrap(), None, 1),
                     _ => {}
                 }
             }

@@ -7,6 +7,7 @@ mod data;
 mod denied;
 mod ends;
 mod limits;
+mod outbound;
 mod soak;
 
 use std::collections::BTreeMap;

@@ -13,7 +13,7 @@ use crate::driver::{Driver, DriverConfig, DriverStats, Event, Lease, SendBuf, To
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -308,8 +308,8 @@ impl Driver for Sim {
         self.closing.push_back((world.after_ns(lag), slot as u32));
     }
 
-    fn connect(&mut self, to: SocketAddr, tag: u64) {
-        self.world.borrow_mut().connect_driver(self.id, to, tag);
+    fn connect(&mut self, to: SocketAddr, source: Option<IpAddr>, tag: u64) {
+        self.world.borrow_mut().connect_driver(self.id, to, source, tag);
     }
 
     fn pause_accept(&mut self) {

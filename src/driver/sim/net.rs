@@ -9,7 +9,7 @@ use super::world::World;
 use crate::driver::PeerAddr;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -198,6 +198,11 @@ impl SimPeer {
     /// The address the driver knows it by; for an accepted one, where it was connected to.
     pub fn addr(&self) -> PeerAddr {
         self.look(|wire| wire.addr)
+    }
+
+    /// The address a driver asked to connect from, for an accepted one.
+    pub fn source(&self) -> Option<IpAddr> {
+        self.look(|wire| wire.source)
     }
 
     /// Its number in the trace. Numbers are used again when both ends are closed.

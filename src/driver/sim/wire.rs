@@ -6,6 +6,7 @@
 use crate::driver::PeerAddr;
 use bytes::Bytes;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 /// Index into the world's connections.
 pub(super) type WireId = u32;
@@ -109,6 +110,8 @@ pub(super) struct DriverEnd {
 #[derive(Debug)]
 pub(super) struct Wire {
     pub(super) addr: PeerAddr,
+    /// What the driver asked to connect from.
+    pub(super) source: Option<IpAddr>,
     pub(super) to_driver: Pipe,
     pub(super) to_peer: Pipe,
     pub(super) driver: DriverEnd,
@@ -119,6 +122,7 @@ impl Wire {
     pub(super) fn new(addr: PeerAddr) -> Self {
         Self {
             addr,
+            source: None,
             to_driver: Pipe::default(),
             to_peer: Pipe::default(),
             driver: DriverEnd::default(),

@@ -13,7 +13,7 @@ use crate::driver::{PeerAddr, WakeTarget};
 use bytes::Bytes;
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ enum Due {
     /// A peer's connect reaches the backlog.
     Knock(WireId),
     /// A driver's connect ends.
-    Connect { driver: u32, to: SocketAddr, tag: u64, timed_out: bool },
+    Connect { driver: u32, to: SocketAddr, source: Option<IpAddr>, tag: u64, timed_out: bool },
     /// A driver has something to finish.
     Nudge,
 }
@@ -205,7 +205,7 @@ impl World {
                 _ => self.backlog.push_back(id),
             },
             Due::Connect { driver, .. } if !self.drivers[driver as usize].alive => {}
-            Due::Connect { driver, to, tag, timed_out } => {
+            Due::Connect { driver, to, source, tag, timed_out } => {
                 let result = match self.listeners.contains_key(&to) {
                     true if timed_out => Err(libc::ETIMEDOUT),
                     true => Ok(self.new_wire(PeerAddr::Ip(to))),
@@ -213,6 +213,7 @@ impl World {
                 };
                 if let (Ok(id), Some(queue)) = (result, self.listeners.get_mut(&to)) {
                     queue.push_back(id);
+                    self.wires[id as usize].source = source;
                 }
                 self.drivers[driver as usize].connected.push_back((tag, result));
             }
@@ -260,11 +261,11 @@ impl World {
     }
 
     /// A driver connects to an address where the test may listen.
-    pub(super) fn connect_driver(&mut self, driver: u32, to: SocketAddr, tag: u64) {
+    pub(super) fn connect_driver(&mut self, driver: u32, to: SocketAddr, source: Option<IpAddr>, tag: u64) {
         let timed_out = self.strikes(Fault::ConnectFailure, None);
         let delay = self.draw_ns(self.faults.latency_ms.clone());
         self.note(None, "driver connects", tag);
-        self.schedule(self.after_ns(delay), Due::Connect { driver, to, tag, timed_out });
+        self.schedule(self.after_ns(delay), Due::Connect { driver, to, source, tag, timed_out });
     }
 
     pub(super) fn mark_ready(&mut self, id: WireId) {

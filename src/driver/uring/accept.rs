@@ -9,6 +9,8 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
+use super::direct::Directs;
+use super::port::UringSocket;
 use super::ring::{Ring, Target};
 use super::{ACCEPT, ACCEPT_CANCEL};
 use crate::driver::epoll::accept_is_exhausted;
@@ -18,8 +20,6 @@ use crate::driver::{PeerAddr, Token, sys};
 
 /// Requests per listener: peers accepted per turn.
 const ACCEPTS: usize = 16;
-/// At most this many direct descriptors: the table costs kernel memory from the start.
-const MAX_DIRECT: u32 = 32_768;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -35,16 +35,12 @@ pub(super) struct Accepts {
     armed: usize,
     accepting: bool,
     closed: bool,
-    direct_max: u32,
-    /// In use, or promised to an armed accept: the kernel closes a peer for which it finds no
-    /// place in the table, so an accept is only armed as direct when there is one.
-    direct_taken: u32,
-    /// Promised to armed accepts.
-    direct_promised: u32,
+    /// Places in the table of direct descriptors that armed accepts have.
+    promised: u32,
 }
 
 impl Accepts {
-    pub(super) fn new(ring: &mut Ring, listeners: Vec<Listener>, max_connections: u32) -> io::Result<Self> {
+    pub(super) fn new(ring: &mut Ring, listeners: Vec<Listener>) -> io::Result<Self> {
         let mut states = Vec::new();
         for listener in &listeners {
             // With O_NONBLOCK the kernel would answer EAGAIN instead of waiting.
@@ -55,35 +51,16 @@ impl Accepts {
                 states.push(State::Idle);
             }
         }
-        let nofile = sys::rlimit(libc::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
-        let wanted = u64::from(max_connections.min(MAX_DIRECT)).min(nofile) as u32;
-        // Without a table (listeners are what fills it) everything is on plain descriptors.
-        let wanted = if listeners.is_empty() { 0 } else { wanted };
-        let direct_max = if wanted > 0 && ring.register_direct(wanted).is_ok() { wanted } else { 0 };
-        Ok(Self {
-            listeners,
-            states,
-            armed: 0,
-            accepting: true,
-            closed: false,
-            direct_max,
-            direct_taken: 0,
-            direct_promised: 0,
-        })
+        Ok(Self { listeners, states, armed: 0, accepting: true, closed: false, promised: 0 })
     }
 
-    /// Direct descriptors that hold a connection.
-    pub(super) fn direct_open(&self) -> u32 {
-        self.direct_taken - self.direct_promised
-    }
-
-    /// A descriptor was closed.
-    pub(super) fn direct_closed(&mut self, direct: bool) {
-        self.direct_taken -= u32::from(direct);
+    /// Places in the table of direct descriptors that armed accepts have.
+    pub(super) fn promised(&self) -> u32 {
+        self.promised
     }
 
     /// Arms what is idle. Called once a turn.
-    pub(super) fn arm(&mut self, ring: &mut Ring) {
+    pub(super) fn arm(&mut self, ring: &mut Ring, directs: &mut Directs) {
         if self.closed && self.armed == 0 {
             self.listeners.clear();
         }
@@ -92,9 +69,8 @@ impl Accepts {
         }
         for (key, state) in self.states.iter_mut().enumerate() {
             if *state == State::Idle {
-                let direct = self.direct_taken < self.direct_max;
-                self.direct_taken += u32::from(direct);
-                self.direct_promised += u32::from(direct);
+                let direct = directs.take();
+                self.promised += u32::from(direct.is_some());
                 *state = State::Armed;
                 self.armed += 1;
                 ring.push_accept(key as u32, direct, pack(ACCEPT, token(key)));
@@ -106,17 +82,21 @@ impl Accepts {
     pub(super) fn completed(
         &mut self,
         ring: &mut Ring,
+        directs: &mut Directs,
         key: u32,
         result: i32,
-    ) -> io::Result<Option<(Target, PeerAddr)>> {
+    ) -> io::Result<Option<(UringSocket, PeerAddr)>> {
         self.states[key as usize] = State::Idle;
         self.armed -= 1;
-        let direct = u32::from(ring.accepts_direct(key));
-        self.direct_promised -= direct;
+        let (direct, peer) = ring.accepted(key);
+        self.promised -= u32::from(direct.is_some());
         if result >= 0 {
-            return Ok(Some(ring.accepted(key, result)));
+            let target = direct.map_or(Target::Plain(result), Target::Direct);
+            return Ok(Some((directs.socket(target), peer)));
         }
-        self.direct_taken -= direct;
+        if let Some(index) = direct {
+            directs.put(index);
+        }
         let error = io::Error::from_raw_os_error(-result);
         if self.accepting && accept_is_exhausted(&error) {
             self.pause(ring);

@@ -8,22 +8,21 @@
 
 mod accept;
 mod buffers;
+mod direct;
 mod port;
 mod ring;
 #[cfg(test)]
 mod tests;
 pub(super) mod trial;
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, IntoRawFd};
-use std::rc::Rc;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::accept::Accepts;
+use self::direct::Directs;
 pub use self::port::UringSocket;
 use self::port::*;
 use self::ring::{Completion, Ring, Target};
@@ -60,6 +59,7 @@ pub struct Uring {
     ring: Ring,
     ports: Vec<Port>,
     accepts: Accepts,
+    directs: Directs,
     /// Wait for a buffer to come back before they receive again (law 5).
     starved: VecDeque<Token>,
     /// Had their share of the turn: what else came for them, for the next turn (law 7).
@@ -69,8 +69,6 @@ pub struct Uring {
     /// Completions that belong to this turn.
     ready: usize,
     outcomes: VecDeque<Event<UringSocket>>,
-    /// Direct descriptors of sockets that were dropped unattached.
-    orphans: Rc<RefCell<Vec<u32>>>,
     share_unit_bytes: u32,
     waker: Arc<WakeTarget>,
     turn: u8,
@@ -92,17 +90,18 @@ impl Uring {
         let mut ring = Ring::new(config.receive_buffers, config.receive_buffer_bytes, INCREMENTAL_BUFFERS)?;
         let waker = WakeTarget::eventfd()?;
         ring.push_wake(waker.raw_fd(), pack(WAKE, NO_TOKEN));
-        let accepts = Accepts::new(&mut ring, listeners, config.max_connections)?;
+        let directs = Directs::new(&ring, config.max_connections);
+        let accepts = Accepts::new(&mut ring, listeners)?;
         Ok(Self {
             ring,
             ports: super::reserved(config.max_connections),
             accepts,
+            directs,
             starved: VecDeque::new(),
             deferred: VecDeque::new(),
             replay: 0,
             ready: 0,
             outcomes: VecDeque::new(),
-            orphans: Rc::default(),
             share_unit_bytes: (config.max_receive_bytes_per_turn / u32::from(SHARE_UNITS)).max(1),
             waker,
             turn: 0,
@@ -122,10 +121,6 @@ impl Uring {
         self.ports
             .get_mut(token.slot as usize)
             .filter(|port| port.generation == token.generation && port.in_flight > 0)
-    }
-
-    fn socket(&self, target: Target) -> UringSocket {
-        UringSocket { target, orphans: self.orphans.clone() }
     }
 
     /// Arms the receive. The caller has looked at the flags.
@@ -158,9 +153,15 @@ impl Uring {
             return;
         }
         let target = port.target();
-        port.target = NONE;
         port.in_flight = 1;
-        let kind = if matches!(target, Target::Direct(_)) { CLOSE_DIRECT } else { CLOSE_PLAIN };
+        let kind = match target {
+            Target::Direct(_) => CLOSE_DIRECT,
+            Target::Plain(_) => {
+                // The number may be somebody else's from now on.
+                port.target = NONE;
+                CLOSE_PLAIN
+            }
+        };
         self.ring.push_close(target, pack(kind, token));
     }
 
@@ -170,8 +171,11 @@ impl Uring {
             RECEIVE => self.receive_completed(token, completion),
             SEND => self.send_completed(token, completion.result),
             CLOSE_PLAIN | CLOSE_DIRECT => {
-                self.accepts.direct_closed(kind == CLOSE_DIRECT);
                 let port = self.owner(token)?;
+                if let (CLOSE_DIRECT, Target::Direct(index)) = (kind, port.target()) {
+                    self.directs.put(index);
+                }
+                let port = &mut self.ports[token.slot as usize];
                 *port = Port { generation: token.generation, ..Port::VACANT };
                 Some(Event::Closed(token))
             }
@@ -192,7 +196,7 @@ impl Uring {
                 (completion.result >= 0).then_some(Event::Woken)
             }
             REFUSE_DIRECT => {
-                self.accepts.direct_closed(true);
+                self.directs.put(token.slot);
                 None
             }
             _ => None,
@@ -357,20 +361,16 @@ impl Uring {
     }
 
     fn accept_completed(&mut self, key: u32, result: i32) -> Option<Event<UringSocket>> {
-        match self.accepts.completed(&mut self.ring, key, result) {
+        match self.accepts.completed(&mut self.ring, &mut self.directs, key, result) {
             Ok(None) => None,
-            Ok(Some((target, peer))) => Some(Event::Accepted { socket: self.socket(target), peer }),
+            Ok(Some((socket, peer))) => Some(Event::Accepted { socket, peer }),
             Err(error) => Some(Event::AcceptFailed(error)),
         }
     }
 
     fn connect_completed(&mut self, key: u32, result: i32) -> Option<Event<UringSocket>> {
-        let (fd, tag) = self.ring.take_connect(key)?;
-        let result = if result < 0 {
-            Err(io::Error::from_raw_os_error(-result))
-        } else {
-            Ok(self.socket(Target::Plain(fd.into_raw_fd())))
-        };
+        let (socket, tag) = self.ring.take_connect(key)?;
+        let result = if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(socket) };
         Some(Event::Connected { tag, result })
     }
 
@@ -407,9 +407,17 @@ impl Uring {
         buffers == 0 && self.ring.buffers().in_ring() > 0 && !self.starved.is_empty()
     }
 
+    fn close_unattached(&mut self, target: Target) {
+        let tag = match target {
+            Target::Direct(slot) => pack(REFUSE_DIRECT, Token { slot, ..NO_TOKEN }),
+            Target::Plain(_) => pack(REFUSE_PLAIN, NO_TOKEN),
+        };
+        self.ring.push_close(target, tag);
+    }
+
     fn close_orphans(&mut self) {
-        while let Some(index) = { self.orphans.borrow_mut().pop() } {
-            self.ring.push_close(Target::Direct(index), pack(REFUSE_DIRECT, NO_TOKEN));
+        while let Some(index) = self.directs.orphan() {
+            self.close_unattached(Target::Direct(index));
         }
     }
 }
@@ -423,7 +431,7 @@ impl Driver for Uring {
         self.turn = self.turn.wrapping_add(1);
         self.ring.buffers().turn();
         self.close_orphans();
-        self.accepts.arm(&mut self.ring);
+        self.accepts.arm(&mut self.ring, &mut self.directs);
         let hungry = self.feed_starved();
         for event in &self.deferred {
             if let Event::Received { token, .. } | Event::Eof(token) | Event::Failed { token, .. } = event {
@@ -481,9 +489,7 @@ impl Driver for Uring {
     }
 
     fn refuse(&mut self, socket: UringSocket) {
-        let target = socket.into_target();
-        let kind = if matches!(target, Target::Direct(_)) { REFUSE_DIRECT } else { REFUSE_PLAIN };
-        self.ring.push_close(target, pack(kind, NO_TOKEN));
+        self.close_unattached(socket.into_target());
     }
 
     fn send(&mut self, token: Token, buf: SendBuf) {
@@ -531,14 +537,11 @@ impl Driver for Uring {
         self.advance_close(token);
     }
 
-    fn connect(&mut self, to: SocketAddr, tag: u64) {
-        let socket = sys::socket(sys::family(&to), false).and_then(|fd| {
-            sys::set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-            Ok(fd)
-        });
-        match socket {
+    fn connect(&mut self, to: SocketAddr, source: Option<IpAddr>, tag: u64) {
+        match sys::connector(&to, source, false) {
             Ok(fd) => {
-                let key = self.ring.insert_connect(fd, to, tag);
+                let socket = self.directs.adopt(&self.ring, fd);
+                let key = self.ring.insert_connect(socket, to, tag);
                 self.ring.push_connect(key, pack(CONNECT, Token { slot: key, generation: 0 }));
             }
             Err(error) => self.outcomes.push_back(Event::Connected { tag, result: Err(error) }),
@@ -566,7 +569,7 @@ impl Driver for Uring {
         DriverStats {
             receive_buffers: buffers.circulating().into(),
             leases_out: buffers.leases().into(),
-            direct_descriptors: self.accepts.direct_open().into(),
+            direct_descriptors: (self.directs.taken() - self.accepts.promised()).into(),
             ..self.stats
         }
     }

@@ -13,7 +13,7 @@ use crate::driver::sys;
 #[derive(Clone, Copy)]
 pub(super) struct Port {
     pub(super) generation: u32,
-    /// A packed [`Target`]; `NONE` where vacant and once the close is on its way.
+    /// A packed [`Target`]; `NONE` where vacant, and once the close of a plain one is on its way.
     pub(super) target: u32,
     /// The key of the send in flight, or `NONE`.
     pub(super) send: u32,
@@ -56,11 +56,14 @@ impl Port {
     }
 }
 
-/// A connected socket; dropping it closes it, if direct then in the driver's next turn.
+/// Direct descriptors of sockets that were dropped: their places in the table.
+pub(super) type Orphans = RefCell<Vec<u32>>;
+
+/// A socket; dropping it closes it, if direct then in the driver's next turn.
 #[derive(Debug)]
 pub struct UringSocket {
     pub(super) target: Target,
-    pub(super) orphans: Rc<RefCell<Vec<u32>>>,
+    pub(super) orphans: Rc<Orphans>,
 }
 
 impl UringSocket {

@@ -14,10 +14,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use super::buffers::{Buffers, INCREMENTAL};
+use super::port::UringSocket;
 use crate::driver::sys::{self, RawAddr};
 use crate::driver::{PeerAddr, SendBuf};
 
@@ -104,12 +105,13 @@ struct Sending {
 
 struct Accepting {
     listener: RawFd,
-    direct: bool,
+    /// The place in the table that it accepts into.
+    direct: Option<u32>,
     addr: RawAddr,
 }
 
 struct Connecting {
-    fd: OwnedFd,
+    socket: UringSocket,
     tag: u64,
     addr: RawAddr,
 }
@@ -226,6 +228,11 @@ impl Ring {
     /// Makes a table for `count` direct descriptors.
     pub(super) fn register_direct(&self, count: u32) -> io::Result<()> {
         self.ring.submitter().register_files_sparse(count)
+    }
+
+    /// Puts an open file into a place of that table. The descriptor may be closed then.
+    pub(super) fn install(&self, index: u32, fd: RawFd) -> io::Result<()> {
+        self.ring.submitter().register_files_update(index, &[fd]).map(|_| ())
     }
 
     /// Submits what was pushed, and waits for one completion at least, up to `wait`.
@@ -399,57 +406,51 @@ impl Ring {
 
     /// A place to accept into: its key, counted from 0.
     pub(super) fn insert_accept(&mut self, listener: RawFd) -> u32 {
-        self.lent.accepts.push(Box::new(Accepting { listener, direct: false, addr: RawAddr::room() }));
+        self.lent.accepts.push(Box::new(Accepting { listener, direct: None, addr: RawAddr::room() }));
         (self.lent.accepts.len() - 1) as u32
     }
 
-    /// Accepts one peer, to a direct or a plain descriptor.
-    pub(super) fn push_accept(&mut self, key: u32, direct: bool, tag: u64) {
+    /// Accepts one peer, to a place in the table of direct descriptors that is free, or to a plain
+    /// descriptor, which is the result then.
+    pub(super) fn push_accept(&mut self, key: u32, direct: Option<u32>, tag: u64) {
         let accepting = &mut *self.lent.accepts[key as usize];
         accepting.direct = direct;
         accepting.addr = RawAddr::room();
         let addr = (&raw mut accepting.addr.storage).cast();
         let len = &raw mut accepting.addr.len;
         let accept = opcode::Accept::new(Fd(accepting.listener), addr, len);
-        let entry = if direct {
+        let entry = match direct.map(DestinationSlot::try_from_slot_target) {
             // SOCK_CLOEXEC is refused with a direct descriptor, which no exec can inherit.
-            accept.file_index(Some(DestinationSlot::auto_target())).build()
-        } else {
-            accept.flags(libc::SOCK_CLOEXEC).build()
+            Some(Ok(place)) => accept.file_index(Some(place)).build(),
+            Some(Err(index)) => unreachable!("no table has a place {index}"),
+            None => accept.flags(libc::SOCK_CLOEXEC).build(),
         };
         self.push(entry, tag);
     }
 
-    /// Who was accepted, and as what.
-    pub(super) fn accepted(&self, key: u32, number: i32) -> (Target, PeerAddr) {
+    /// Into which place of the table was accepted, if into one, and whom.
+    pub(super) fn accepted(&self, key: u32) -> (Option<u32>, PeerAddr) {
         let accepting = &self.lent.accepts[key as usize];
-        let target = if accepting.direct { Target::Direct(number as u32) } else { Target::Plain(number) };
-        (target, accepting.addr.peer())
-    }
-
-    /// Whether this accept was asked for a direct descriptor.
-    pub(super) fn accepts_direct(&self, key: u32) -> bool {
-        self.lent.accepts[key as usize].direct
+        (accepting.direct, accepting.addr.peer())
     }
 
     /// Keeps a socket while it connects: its key.
-    pub(super) fn insert_connect(&mut self, fd: OwnedFd, to: SocketAddr, tag: u64) -> u32 {
-        self.lent.connects.insert(Box::new(Connecting { fd, tag, addr: RawAddr::of(to) })) as u32
+    pub(super) fn insert_connect(&mut self, socket: UringSocket, to: SocketAddr, tag: u64) -> u32 {
+        self.lent.connects.insert(Box::new(Connecting { socket, tag, addr: RawAddr::of(to) })) as u32
     }
 
     /// connect(2) of the socket kept under `key`.
     pub(super) fn push_connect(&mut self, key: u32, tag: u64) {
         let connecting = &*self.lent.connects[key as usize];
-        let fd = Fd(connecting.fd.as_fd().as_raw_fd());
-        let addr = &connecting.addr;
-        let entry = opcode::Connect::new(fd, (&raw const addr.storage).cast(), addr.len).build();
-        self.push(entry, tag);
+        let (target, addr) = (connecting.socket.target, &connecting.addr);
+        let entry = opcode::Connect::new(target.number(), (&raw const addr.storage).cast(), addr.len).build();
+        self.push(entry.flags(target.flags()), tag);
     }
 
     /// Ends keeping it: the socket and the engine's tag.
-    pub(super) fn take_connect(&mut self, key: u32) -> Option<(OwnedFd, u64)> {
+    pub(super) fn take_connect(&mut self, key: u32) -> Option<(UringSocket, u64)> {
         let connecting = *self.lent.connects.try_remove(key as usize)?;
-        Some((connecting.fd, connecting.tag))
+        Some((connecting.socket, connecting.tag))
     }
 
     /// Reads an eventfd's counter when it is not 0.
@@ -477,9 +478,9 @@ impl Ring {
                 let (kind, at) = crate::driver::tag::unpack(completion.tag);
                 if kind == accept_kind
                     && completion.result >= 0
-                    && let (Target::Plain(fd), _) = self.accepted(at.slot, completion.result)
+                    && let (None, _) = self.accepted(at.slot)
                 {
-                    drop(sys::adopt(fd));
+                    drop(sys::adopt(completion.result));
                 }
             }
             idle_rounds = if self.in_flight < before { 0 } else { idle_rounds + 1 };

@@ -221,7 +221,7 @@ fn connect_failure() {
     let mut driver = super::sim(&net);
     let addr = "192.0.2.1:80".parse().unwrap();
     let mut listener = net.listen(addr);
-    driver.connect(addr, 4);
+    driver.connect(addr, None, 4);
     driver.turn(None).unwrap();
     let Some(Event::Connected { tag: 4, result: Err(error) }) = driver.next_event() else { panic!() };
     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
