@@ -26,6 +26,7 @@ macro_rules! on_every_driver {
 mod addresses;
 mod attacks;
 mod backpressure;
+mod broadcast;
 mod callbacks;
 mod closing;
 mod deadlines;
