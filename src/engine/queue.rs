@@ -20,13 +20,13 @@ pub struct Queue {
     /// What goes first; without bytes where nothing waits.
     first: SendBuf,
     /// What follows, where a large shared frame is among it.
-    behind: Option<Box<VecDeque<SendBuf>>>,
+    behind: VecDeque<SendBuf>,
     bytes: usize,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { first: SendBuf::Owned(Vec::new()), behind: None, bytes: 0 }
+        Self { first: SendBuf::Owned(Vec::new()), behind: VecDeque::new(), bytes: 0 }
     }
 }
 
@@ -40,7 +40,7 @@ impl Queue {
     #[inline]
     pub fn append(&mut self, pool: &mut Pool, expected: usize, write: impl FnOnce(&mut Vec<u8>)) -> usize {
         let own = match &mut self.first {
-            SendBuf::Owned(own) if self.behind.is_none() => own,
+            SendBuf::Owned(own) if self.behind.is_empty() => own,
             _ => self.own_end(pool, expected),
         };
         if own.capacity() == 0 {
@@ -66,7 +66,7 @@ impl Queue {
         if self.bytes == 0 {
             give_back(pool, std::mem::replace(&mut self.first, shared));
         } else {
-            self.behind.get_or_insert_default().push_back(shared);
+            self.behind.push_back(shared);
         }
         self.bytes += frame.len();
     }
@@ -77,13 +77,8 @@ impl Queue {
         if self.bytes == 0 {
             return None;
         }
-        let mut next = std::mem::replace(&mut self.first, SendBuf::Owned(Vec::new()));
-        if let Some(behind) = &mut self.behind {
-            self.first = behind.pop_front().unwrap_or(SendBuf::Owned(Vec::new()));
-            if behind.is_empty() {
-                self.behind = None;
-            }
-        }
+        let following = self.behind.pop_front().unwrap_or(SendBuf::Owned(Vec::new()));
+        let mut next = std::mem::replace(&mut self.first, following);
         self.bytes -= next.as_slice().len();
         if next.as_slice().is_empty() {
             // Nothing was written to it after all.
@@ -95,33 +90,25 @@ impl Queue {
     /// Empties it.
     pub fn dismantle(self, pool: &mut Pool) {
         give_back(pool, self.first);
-        for buf in self.behind.into_iter().flat_map(|behind| *behind) {
-            give_back(pool, buf);
-        }
+        self.behind.into_iter().for_each(|buf| give_back(pool, buf));
     }
 
     /// The end of the queue, made one to which bytes can be appended.
     fn own_end(&mut self, pool: &mut Pool, expected: usize) -> &mut Vec<u8> {
-        let end = match &mut self.behind {
-            Some(behind) => behind.back_mut(),
-            None => Some(&mut self.first),
-        };
-        match end {
-            Some(SendBuf::Owned(_)) => {}
-            Some(end) if end.as_slice().len() < JOIN_BELOW_BYTES => {
+        match self.behind.back_mut().unwrap_or(&mut self.first) {
+            SendBuf::Owned(_) => {}
+            SendBuf::Shared(frame) if frame.len() >= JOIN_BELOW_BYTES => {
+                self.behind.push_back(SendBuf::Owned(Vec::new()));
+            }
+            end => {
                 let mut own = pool.take(end.as_slice().len() + expected);
                 own.extend_from_slice(end.as_slice());
                 *end = SendBuf::Owned(own);
             }
-            _ => self.behind.get_or_insert_default().push_back(SendBuf::Owned(Vec::new())),
         }
-        let end = match &mut self.behind {
-            Some(behind) => behind.back_mut(),
-            None => Some(&mut self.first),
-        };
-        match end {
-            Some(SendBuf::Owned(own)) => own,
-            _ => unreachable!("it was made so above"),
+        match self.behind.back_mut().unwrap_or(&mut self.first) {
+            SendBuf::Owned(own) => own,
+            SendBuf::Shared(_) => unreachable!("it has just been made its own"),
         }
     }
 }
