@@ -27,6 +27,7 @@ mod addresses;
 mod attacks;
 mod backpressure;
 mod broadcast;
+mod broadcast_soak;
 mod callbacks;
 mod closing;
 mod deadlines;
