@@ -5,11 +5,14 @@
 
 mod board;
 mod client;
+mod compare;
 mod flow;
 mod host;
+mod html;
 mod payload;
 mod raw;
 mod report;
+mod result;
 mod run;
 mod target;
 
@@ -46,6 +49,8 @@ enum Scenario {
     Echo(EchoArgs),
     /// Opens connections and holds them.
     Idle(IdleArgs),
+    /// Reads what `--json` wrote: a table, and an HTML page. The first run is what others are compared with.
+    Report(compare::ReportArgs),
 }
 
 #[derive(Args, Debug)]
@@ -129,6 +134,7 @@ fn main() -> ExitCode {
     let (json, result) = match cli.scenario {
         Scenario::Echo(args) => (args.common.json.clone(), echo(&args)),
         Scenario::Idle(args) => (args.common.json.clone(), idle(&args)),
+        Scenario::Report(args) => return compare::main(&args),
     };
     let report = match result {
         Ok(report) => report,
