@@ -48,8 +48,14 @@ fn two_runs_become_a_table_and_a_page() {
     let output = report(&directory, &["ours.json", "late.json"]);
     assert!(output.status.success(), "{output:?}");
     let text = stdout(&output);
-    for part in ["A · ours", "B · late", "⚠ invalid", "Latency from the time a message was due", "ping-flood"]
-    {
+    for part in [
+        "A · ours",
+        "B · late",
+        "⚠ invalid",
+        " ! B · late: the generator was late",
+        "Latency from the time a message was due",
+        "ping-flood",
+    ] {
         assert!(text.contains(part), "{part} is not in:\n{text}");
     }
     assert_eq!(text.lines().last(), Some("ours.html"));

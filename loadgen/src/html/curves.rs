@@ -58,7 +58,7 @@ fn percentile_note(scenario: &str) -> &'static str {
     match scenario {
         "echo" => "Closed loop: not the latency at a given rate. A slow server is asked less.",
         "rate" => {
-            "From the time a message was due, so that nothing is omitted. Send lag is the generator's own part."
+            "From the time a message was due, so that nothing is omitted. Send lag is the generator's own lateness in it."
         }
         "broadcast" => "From the time a message was due to its first, its middle and its last subscriber.",
         "storm" => "From a wave's beginning to an open WebSocket, all waves.",
@@ -86,9 +86,16 @@ fn percentiles(runs: &[Run<'_>], group: &Group<'_>) -> Vec<Chart> {
         note += " A histogram could not be read: its curve joins the percentiles that the report names.";
     }
     let mut charts = assemble("Latency by percentile", &note, Unit::Nanoseconds, variants, runs, group);
-    for chart in &mut charts {
-        chart.wide = true;
+    let alone = charts.len() == 1;
+    for (at, chart) in charts.iter_mut().enumerate() {
+        // The subscribers of a broadcast are read against each other.
+        chart.wide = at == 0 && (alone || group.scenario != "broadcast");
         chart.x_kind = "percentile";
+        if chart.title.ends_with(": send lag") {
+            chart.note =
+                "The generator's own lateness: from the time a message was due to the time it was sent."
+                    .into();
+        }
         chart.x = Axis::percentiles(end(&chart.series));
         let (linear, logarithmic) = axes(&chart.series, Unit::Nanoseconds);
         chart.y = vec![("linear", linear), ("logarithmic", logarithmic)];
@@ -204,9 +211,9 @@ impl Course {
         }
         let mut charts = assemble(self.title, self.note, self.unit, variants, runs, group);
         for chart in &mut charts {
-            chart.x = Axis::seconds(end(&chart.series));
+            chart.x = Axis::seconds(course_end(group));
             if self.unit == Unit::Nanoseconds && group.scenario == "echo" {
-                chart.note = "Closed loop: not the latency at a given rate.".to_owned();
+                chart.note += "Closed loop: not the latency at a given rate.";
             }
             if self.unit == Unit::Nanoseconds && range(&chart.series) > WIDE_RANGE {
                 chart.y = vec![("logarithmic", axes(&chart.series, self.unit).1)];
@@ -262,7 +269,10 @@ fn assemble(
     group: &Group<'_>,
 ) -> Vec<Chart> {
     let charts: Vec<(String, Vec<Series>)> = if runs.len() == 1 {
-        let series = variants.iter().enumerate().filter_map(|(at, variant)| own_line(at, variant, group));
+        let series = variants
+            .iter()
+            .enumerate()
+            .filter_map(|(at, variant)| own_line(at, variants.len(), variant, group));
         vec![(title.to_owned(), series.collect())]
     } else {
         let several = variants.len() > 1;
@@ -273,7 +283,11 @@ fn assemble(
     let drawn = charts.into_iter().filter(|chart| !chart.1.is_empty());
     let chart = |(title, series): (String, Vec<Series>)| Chart {
         title,
-        note: note.to_owned(),
+        note: if runs.len() == 1 && group.verdict() == Verdict::Invalid {
+            format!("⚠ Invalid: the generator could not keep up. {note}")
+        } else {
+            note.to_owned()
+        },
         wide: false,
         x_kind: "seconds",
         x: Axis::seconds(1.0),
@@ -285,12 +299,17 @@ fn assemble(
     drawn.map(chart).collect()
 }
 
-fn own_line(at: usize, variant: &Variant, group: &Group<'_>) -> Option<Series> {
+/// Shades of one colour: of three lines from light to dark, else the strong one first.
+const SHADES: [&[&str]; 3] = [&["v1"], &["v1", "v0"], &["v0", "v1", "v2"]];
+
+fn own_line(at: usize, of: usize, variant: &Variant, group: &Group<'_>) -> Option<Series> {
     let invalid = group.verdict() == Verdict::Invalid;
+    let shades = SHADES[of.clamp(1, 3) - 1];
+    let name = if of > 1 { variant.name } else { "" };
     Some(Series {
         name: variant.name.to_owned() + if invalid { " (invalid)" } else { "" },
-        label: variant.name.to_owned() + if invalid { " ⚠" } else { "" },
-        class: format!("v{}{}", at % 3, if invalid { " invalid" } else { "" }),
+        label: name.to_owned(),
+        class: shades[at % shades.len()].to_owned() + if invalid { " invalid" } else { "" },
         points: variant.lines.first()?.clone()?,
     })
 }
@@ -299,9 +318,9 @@ fn lines_of_runs(variant: &Variant, runs: &[Run<'_>], group: &Group<'_>) -> Vec<
     let series = runs.iter().zip(&variant.lines).enumerate().filter_map(|(at, (run, points))| {
         let invalid = group.loads[at].is_some_and(|load| load.verdict == Verdict::Invalid);
         Some(Series {
-            name: run.title() + if invalid { " (invalid: the generator could not keep up)" } else { "" },
+            name: run.title() + if invalid { " (invalid)" } else { "" },
             label: run.tag.clone() + if invalid { " ⚠" } else { "" },
-            class: format!("c{}{}", at % 6, if invalid { " invalid" } else { "" }),
+            class: format!("c{}{}", run.colour, if invalid { " invalid" } else { "" }),
             points: points.clone()?,
         })
     });
@@ -329,6 +348,12 @@ fn values(series: &[Series]) -> impl Iterator<Item = (f64, f64)> + '_ {
 
 fn end(series: &[Series]) -> f64 {
     values(series).map(|point| point.0).fold(0.0, f64::max)
+}
+
+/// When the longest of the loads ended, in seconds: all courses of a group are as wide.
+fn course_end(group: &Group<'_>) -> f64 {
+    let points = group.loads.iter().flatten().flat_map(|load| &load.series);
+    points.map(|point| point.t_s).fold(0.0, f64::max)
 }
 
 fn highest(series: &[Series]) -> f64 {

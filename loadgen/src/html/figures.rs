@@ -51,7 +51,7 @@ pub struct Cell {
     pub text: String,
     /// To the first run's, where both mean something.
     pub ratio: Option<Ratio>,
-    /// The load was invalid.
+    /// The load was invalid, and so this says nothing about the server.
     pub invalid: bool,
 }
 
@@ -68,6 +68,11 @@ pub struct Ratio {
 const SAME: f64 = 0.03;
 /// The section of settings.
 pub const SETUP: &str = "Setup";
+/// The section of verdict and errors.
+pub const OUTCOME: &str = "Outcome";
+const OWN_LATENESS: &str = "The generator's own lateness";
+/// The sections that do not become wrong in an invalid run: they tell why it is one.
+const PLAIN: [&str; 3] = [SETUP, OUTCOME, OWN_LATENESS];
 /// The section of an attack's rows.
 pub const ATTACKS: &str = "Attacks";
 
@@ -101,7 +106,7 @@ fn row(key: &(&'static str, &str), columns: &[Option<Vec<Figure>>], group: &Grou
         Some(Cell {
             text: figure.text.clone(),
             ratio: compared.and_then(|first| compare(figure, first)),
-            invalid: load.is_some_and(|load| load.verdict == Verdict::Invalid),
+            invalid: load.is_some_and(|load| load.verdict == Verdict::Invalid) && !PLAIN.contains(&key.0),
         })
     });
     let mut texts = found.iter().flatten().map(|figure| &figure.text);
@@ -202,7 +207,7 @@ fn figures(load: &Load) -> Vec<Figure> {
     let mut sheet = Sheet { section: SETUP, figures: Vec::new() };
     setup(&mut sheet, load);
     let (sign, verdict) = word(load.verdict);
-    sheet.section("Outcome").text("verdict", format!("{sign} {verdict}"));
+    sheet.section(OUTCOME).text("verdict", format!("{sign} {verdict}"));
     sheet.push("errors", errors_text(&load.errors), None, Better::Less);
     if let Some(of) = &load.echo {
         echo(&mut sheet, of);
@@ -327,7 +332,7 @@ fn rate(sheet: &mut Sheet, rate: &Rate) {
     sheet.add("sent", rate.sent_per_s, Unit::PerSecond, Better::Neither);
     sheet.add("answered in all", rate.messages as f64, Unit::Count, Better::More);
     sheet.section("Latency from the time a message was due").latency(&rate.latency, true);
-    sheet.section("The generator's own lateness");
+    sheet.section(OWN_LATENESS);
     sheet.add("p50", rate.send_lag.p50_ns as f64, Unit::Nanoseconds, Better::Neither);
     sheet.add("p99", rate.send_lag.p99_ns as f64, Unit::Nanoseconds, Better::Neither);
     sheet.add("max", rate.send_lag.max_ns as f64, Unit::Nanoseconds, Better::Neither);

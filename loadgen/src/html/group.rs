@@ -2,11 +2,16 @@
 
 use crate::result::{Load, Report, Verdict};
 
+/// How many colours `page.css` has for runs.
+const COLOURS: usize = 6;
+
 /// One report, and how the page refers to it.
 #[derive(Clone, Debug)]
 pub struct Run<'a> {
     /// `A`, `B`, …: next to the colour, so that nothing hangs on it.
     pub tag: String,
+    /// The number of its colour.
+    pub colour: usize,
     /// As the caller calls it.
     pub name: &'a str,
     /// What was measured.
@@ -16,7 +21,12 @@ pub struct Run<'a> {
 impl<'a> Run<'a> {
     /// In the order given.
     pub fn all(reports: &'a [(String, Report)]) -> Vec<Self> {
-        let run = |(at, (name, report)): (usize, &'a (String, Report))| Self { tag: tag(at), name, report };
+        let run = |(at, (name, report)): (usize, &'a (String, Report))| Self {
+            tag: tag(at),
+            colour: at % COLOURS,
+            name,
+            report,
+        };
         reports.iter().enumerate().map(run).collect()
     }
 
@@ -110,7 +120,8 @@ pub fn meaning(verdict: Verdict) -> &'static str {
         Verdict::Ok => "Every answer came, and was checked.",
         Verdict::Invalid => "The generator could not keep up: the figures say nothing about the server.",
         Verdict::Failed => {
-            "Something was lost, doubled, corrupted, reordered, closed or refused, or a threshold was broken."
+            "Something was lost, doubled, corrupted, reordered, closed or refused, an attack did harm, or a \
+             threshold was broken."
         }
         Verdict::Broken => "It could not be run to its end: what was measured until then is shown.",
     }

@@ -31,8 +31,8 @@ pub fn title(runs: &[Run<'_>], groups: &[Group<'_>]) -> String {
 pub fn html(runs: &[Run<'_>], groups: &[Group<'_>]) -> String {
     let mut html = format!("<header><h1>{}</h1>\n", escape(&title(runs, groups)));
     html += "<div class=\"runs\">";
-    for (at, run) in runs.iter().enumerate() {
-        html += &card(at, run, runs.len() > 1);
+    for run in runs {
+        html += &card(run, runs.len() > 1);
     }
     html += "</div>\n";
     html += &cautions(runs);
@@ -42,10 +42,10 @@ pub fn html(runs: &[Run<'_>], groups: &[Group<'_>]) -> String {
     html + "</header>\n" + &thresholds(runs)
 }
 
-fn card(at: usize, run: &Run<'_>, tagged: bool) -> String {
+fn card(run: &Run<'_>, tagged: bool) -> String {
     let Report { host, verdict, .. } = run.report;
     let (_, word) = word(*verdict);
-    let mut html = format!("<section class=\"run c{} {word}\"><h2>", at % 6);
+    let mut html = format!("<section class=\"run c{} {word}\"><h2>", run.colour);
     if tagged {
         let _ = write!(html, "<span class=\"tag\">{}</span> {} ", run.tag, escape(run.name));
     }
@@ -60,8 +60,10 @@ fn card(at: usize, run: &Run<'_>, tagged: bool) -> String {
     {
         let _ = write!(html, "<dt>{name}</dt><dd>{}</dd>", escape(&text));
     }
-    let command = escape(&shell(&run.report.command));
-    html + &format!("<dt>command</dt><dd><code>{command}</code></dd></dl></section>")
+    // A line of it breaks between arguments.
+    let arguments = run.report.command.iter().map(|argument| escape(&shell(argument)));
+    let command: Vec<String> = arguments.map(|argument| format!("<span>{argument}</span>")).collect();
+    html + &format!("<dt>command</dt><dd><code>{}</code></dd></dl></section>", command.join(" "))
 }
 
 /// What a reader of a comparison must know first.

@@ -1,7 +1,8 @@
 //! One load of all runs: what went wrong, its figures, its charts, and what only its scenario has.
 
+use super::chart::Chart;
 use super::curves::charts;
-use super::figures::{ATTACKS, Cell, Row, SETUP, errors_text, rows};
+use super::figures::{ATTACKS, Cell, OUTCOME, Row, SETUP, errors_text, rows};
 use super::group::{Group, Run, meaning};
 use super::head::badge;
 use super::markup::escape;
@@ -11,7 +12,7 @@ use std::fmt::Write;
 
 /// A group as HTML. `next_id` gives out what is unique on the page.
 pub fn html(at: usize, runs: &[Run<'_>], group: &Group<'_>, next_id: &mut usize) -> String {
-    let rows: Vec<Row> = rows(group).into_iter().filter(|row| row.section != ATTACKS).collect();
+    let rows: Vec<Row> = rows(group).into_iter().filter(shown).collect();
     let mut html = format!(
         "<section class=\"load\" id=\"load{at}\"><h2>{} {}</h2>\n",
         escape(&group.title),
@@ -28,12 +29,19 @@ pub fn html(at: usize, runs: &[Run<'_>], group: &Group<'_>, next_id: &mut usize)
     }
     html += &if runs.len() == 1 { sheets(&rows) } else { comparison(runs, group, &rows) };
     html += &waves(runs, group);
+    let charts = charts(runs, group);
+    html += &shades(&charts);
     html += "<div class=\"charts\">\n";
-    for chart in charts(runs, group) {
+    for chart in charts {
         html += &chart.html(*next_id);
         *next_id += 1;
     }
     html + "</div></section>\n"
+}
+
+/// Attacks have their own table, and the verdict is in the heading.
+fn shown(row: &Row) -> bool {
+    row.section != ATTACKS && (row.section, row.name.as_str()) != (OUTCOME, "verdict")
 }
 
 /// Faults, notes, and verdicts that are not good, before anything else.
@@ -44,9 +52,13 @@ fn troubles(runs: &[Run<'_>], group: &Group<'_>) -> String {
         if load.verdict == Verdict::Ok && errors == "none" {
             continue;
         }
-        let who = if runs.len() > 1 { format!("{} · ", escape(&run.title())) } else { String::new() };
+        let who = if runs.len() > 1 {
+            format!("<h3>{} {}</h3>", escape(&run.title()), badge(load.verdict))
+        } else {
+            String::new()
+        };
         let class = if load.verdict == Verdict::Invalid { "invalid" } else { "failed" };
-        let _ = write!(html, "<div class=\"trouble {class}\"><h3>{who}{}</h3>", badge(load.verdict));
+        let _ = write!(html, "<div class=\"trouble {class}\">{who}");
         let _ = write!(html, "<p>{}</p>", meaning(load.verdict));
         if !matches!(errors.as_str(), "none" | "see the notes") {
             let _ = write!(html, "<p><strong>{}</strong></p>", escape(&errors));
@@ -78,8 +90,7 @@ fn sheets(rows: &[Row]) -> String {
         let _ = write!(html, "<table><caption>{}</caption><tbody>", section[0].section);
         for row in section {
             let cell = row.cells.first().and_then(Option::as_ref);
-            let class =
-                if cell.is_some_and(|cell| cell.invalid) && row.section != SETUP { "invalid" } else { "" };
+            let class = if cell.is_some_and(|cell| cell.invalid) { "invalid" } else { "" };
             let text = cell.map_or("–".to_owned(), |cell| escape(&cell.text));
             let name = escape(&row.name);
             let _ = write!(html, "<tr><th scope=\"row\">{name}</th><td class=\"{class}\">{text}</td></tr>");
@@ -89,31 +100,68 @@ fn sheets(rows: &[Row]) -> String {
     html + "</div>\n"
 }
 
+/// What the shaded stretches of the charts are.
+fn shades(charts: &[Chart]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for (_, _, name) in charts.iter().flat_map(|chart| &chart.bands) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    if names.is_empty() {
+        return String::new();
+    }
+    format!(
+        "<p class=\"note\">Grey in the charts is what was not measured: {}.</p>\n",
+        escape(&names.join(", "))
+    )
+}
+
 /// Several runs: side by side, with the ratio to the first.
 fn comparison(runs: &[Run<'_>], group: &Group<'_>, rows: &[Row]) -> String {
     let mut html =
         "<div class=\"scroll\" tabindex=\"0\"><table class=\"compare\"><thead><tr><td></td>".to_owned();
-    for (at, (run, load)) in runs.iter().zip(&group.loads).enumerate() {
+    for (run, load) in runs.iter().zip(&group.loads) {
         let verdict = load.map_or("no such load".to_owned(), |load| badge(load.verdict));
         let name = escape(run.name);
         let _ = write!(
             html,
             "<th scope=\"col\" class=\"c{}\"><span class=\"tag\">{}</span> {name}<br>{verdict}</th>",
-            at % 6,
-            run.tag
+            run.colour, run.tag
         );
     }
     html += "</tr></thead>\n";
+    let (alike, rows): (Vec<&Row>, Vec<&Row>) = rows
+        .iter()
+        .partition(|row| row.section == SETUP && !row.differs && row.cells.iter().all(Option::is_some));
     for section in rows.chunk_by(|a, b| a.section == b.section) {
         let (name, columns) = (section[0].section, runs.len() + 1);
-        let _ = write!(html, "<tbody><tr><th colspan=\"{columns}\" scope=\"rowgroup\">{name}</th></tr>\n");
+        let _ = writeln!(
+            html,
+            "<tbody><tr><th colspan=\"{columns}\" scope=\"rowgroup\"><span>{name}</span></th></tr>"
+        );
         for row in section {
             html += &comparison_row(row);
         }
         html += "</tbody>\n";
     }
-    html + "</table></div>\n<p class=\"note\">×: ratio to the first run. ▲ better, ▼ worse, nothing: about the same or \
+    self::alike(&alike)
+        + &html
+        + "</table></div>\n<p class=\"note\">×: ratio to the first run. ▲ better, ▼ worse, nothing: about the same or \
             not to be judged. An invalid run has no ratio. ≠: the runs were not set up alike.</p>\n"
+}
+
+/// The settings that are the same in all runs.
+fn alike(rows: &[&Row]) -> String {
+    let setting = |row: &&Row| {
+        let cell = row.cells.first()?.as_ref()?;
+        Some(format!("<span><i>{}</i> {}</span>", escape(&row.name), escape(&cell.text)))
+    };
+    let settings: Vec<String> = rows.iter().filter_map(setting).collect();
+    if settings.is_empty() {
+        return String::new();
+    }
+    format!("<p class=\"alike\">Alike in all runs: {}</p>\n", settings.join(" "))
 }
 
 fn comparison_row(row: &Row) -> String {
@@ -125,14 +173,14 @@ fn comparison_row(row: &Row) -> String {
     let mut html = format!("<tr><th scope=\"row\">{}{differs}</th>", escape(&row.name));
     for cell in &row.cells {
         html += &match cell {
-            Some(cell) => comparison_cell(cell, row.section == SETUP),
+            Some(cell) => comparison_cell(cell),
             None => "<td>–</td>".to_owned(),
         };
     }
     html + "</tr>\n"
 }
 
-fn comparison_cell(cell: &Cell, setup: bool) -> String {
+fn comparison_cell(cell: &Cell) -> String {
     let ratio = cell.ratio.as_ref().map(|ratio| {
         let (class, sign, word) = match ratio.better {
             Some(true) => (" better", "▲", "better"),
@@ -141,7 +189,7 @@ fn comparison_cell(cell: &Cell, setup: bool) -> String {
         };
         format!(" <span class=\"ratio{class}\" title=\"{word}\">{} {sign}</span>", ratio.text)
     });
-    let class = if cell.invalid && !setup { " class=\"invalid\"" } else { "" };
+    let class = if cell.invalid { " class=\"invalid\"" } else { "" };
     format!("<td{class}>{}{}</td>", escape(&cell.text), ratio.unwrap_or_default())
 }
 
@@ -224,7 +272,7 @@ fn waves(runs: &[Run<'_>], group: &Group<'_>) -> String {
             let bar = wave.duration_s / longest * 100.0;
             let _ = write!(html, "<tr><td>{tag}{}</td>", at + 1);
             let _ = write!(html, "<td>{}</td>", Unit::Seconds.value(wave.duration_s));
-            let _ = write!(html, "<td class=\"bar\"><i style=\"width:{bar:.1}%\"></i></td>");
+            let _ = write!(html, "<td class=\"bar c{}\"><i style=\"width:{bar:.1}%\"></i></td>", run.colour);
             for count in [wave.reconnected, wave.retries] {
                 let _ = write!(html, "<td>{}</td>", Unit::Count.value(count as f64));
             }

@@ -1,8 +1,9 @@
 //! Runs as text: a table for a terminal, and one in Markdown for an issue.
 
 use super::figures::{Cell, Row, rows};
-use super::group::{Group, Run};
+use super::group::{Group, Run, meaning};
 use super::markup::plain;
+use crate::result::{Load, Verdict};
 
 /// One load of all runs.
 struct Table {
@@ -10,6 +11,8 @@ struct Table {
     head: Vec<String>,
     /// A section's name, or a figure's with its cells.
     lines: Vec<Line>,
+    /// What went wrong, in words.
+    notes: Vec<String>,
 }
 
 enum Line {
@@ -40,7 +43,19 @@ fn table(runs: &[Run<'_>], group: &Group<'_>) -> Table {
         lines.push(Line::Figure(cells(&row)));
     }
     let head = runs.iter().map(|run| plain(&run.title()));
-    Table { title: plain(&group.title), head: std::iter::once(String::new()).chain(head).collect(), lines }
+    let head = std::iter::once(String::new()).chain(head).collect();
+    Table { title: plain(&group.title), head, lines, notes: notes(runs, group) }
+}
+
+fn notes(runs: &[Run<'_>], group: &Group<'_>) -> Vec<String> {
+    let of_run = |(run, load): (&Run<'_>, &Load)| {
+        let mut notes = load.errors.notes.clone();
+        if load.verdict == Verdict::Invalid {
+            notes.insert(0, meaning(load.verdict).to_owned());
+        }
+        notes.into_iter().map(|note| plain(&format!("{}: {note}", run.title()))).collect::<Vec<_>>()
+    };
+    group.present(runs).flat_map(of_run).collect()
 }
 
 fn cells(row: &Row) -> Vec<String> {
@@ -84,7 +99,7 @@ impl Table {
                 Line::Figure(cells) => text += &line(cells),
             }
         }
-        text
+        text + &self.notes.iter().map(|note| format!(" ! {note}\n")).collect::<String>()
     }
 
     fn markdown(&self) -> String {
@@ -102,7 +117,8 @@ impl Table {
                 Line::Figure(cells) => text += &line(cells),
             }
         }
-        text
+        let notes = self.notes.iter().map(|note| format!("- {}\n", inert(note))).collect::<String>();
+        text + if notes.is_empty() { "" } else { "\n" } + &notes
     }
 }
 
