@@ -27,7 +27,7 @@ pub struct Chart {
     pub x: Axis,
     /// Bottom to top; the reader picks one if there are two.
     pub y: Vec<(&'static str, Axis)>,
-    /// Lines, the last on top.
+    /// Lines, the first on top.
     pub series: Vec<Series>,
     /// Stretches of the x axis, by name.
     pub bands: Vec<(f64, f64, String)>,
@@ -103,7 +103,7 @@ impl Chart {
         svg += &self.band_rects();
         svg += &grid(&self.x, y);
         let _ = write!(svg, "<svg class=\"inner\" viewBox=\"0 0 {BOX} {BOX}\" preserveAspectRatio=\"none\">");
-        for series in &self.series {
+        for series in self.series.iter().rev() {
             svg += &self.path(series, y);
         }
         svg += "</svg>";

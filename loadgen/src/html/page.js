@@ -31,6 +31,7 @@
 
   function readable(svg) {
     const lines = [...svg.querySelectorAll("path.line")]
+      .reverse() // the first is drawn last, on top
       .map((path) => ({ path, points: points(path) }))
       .filter((line) => line.points.length > 0);
     if (lines.length === 0) return;

@@ -103,6 +103,21 @@ fn runs_are_compared_and_an_invalid_one_is_marked() {
 }
 
 #[test]
+fn runs_that_were_not_made_alike_are_said_to_be_so() {
+    let one = fixture::named("one", fixture::load("rate", 1.0));
+    let mut larger = fixture::load("rate", 1.0);
+    larger["message"]["size"] = "1024".into();
+    let mut other = fixture::named("other", larger);
+    assert!(!page(&[one.clone(), one.clone()]).contains("class=\"caution\""));
+    other.1.host.kernel = "6.1.0".to_owned();
+    let page = page(&[one, other]);
+    assert!(page.contains("The runs were made on different hosts or kernels"));
+    assert!(page.contains("<th scope=\"row\">messages <span class=\"differs\""));
+    assert!(page.contains("<span><i>connections</i> 1,000</span>"));
+    assert!(page.contains("| messages ≠ | 20 B text | 1024 B text |"));
+}
+
+#[test]
 fn what_a_report_says_never_becomes_markup() {
     const NASTY: &str = "</script><script>alert(1)</script>\"'><img onerror=x {{js}} &";
     fn poison(value: &mut serde_json::Value, key: &str) {
