@@ -152,7 +152,9 @@ impl Handler for Demo {
         let taken = match (*conn.state(), message) {
             (false, message) => conn.send(message) != SendResult::Dropped,
             (true, Message::Text(text)) => self.remote.broadcast(&Prepared::text(text), 0).is_ok(),
-            (true, Message::Binary(bytes)) => self.remote.broadcast(&Prepared::binary(bytes.to_vec()), 0).is_ok(),
+            (true, Message::Binary(bytes)) => {
+                self.remote.broadcast(&Prepared::binary(bytes.to_vec()), 0).is_ok()
+            }
         };
         if !taken {
             conn.close(CloseCode::TRY_AGAIN_LATER, "too much is waiting");

@@ -11,8 +11,10 @@
 mod board;
 mod cli;
 mod client;
+mod compare;
 mod conduct;
 mod crew;
+mod demo;
 mod file;
 mod host;
 mod html;
@@ -59,6 +61,12 @@ enum Command {
     Load(Box<LoadCommand>),
     /// Runs phases of loads from a file, each phase's at once, one phase after the other.
     Scenario(ScenarioArgs),
+    /// Reads what `--json` wrote: a table, and an HTML page. The first run is what others are compared with.
+    Report(compare::ReportArgs),
+    /// A short tour of the scenarios against a server of its own, and a page with the results.
+    Demo(demo::DemoArgs),
+    #[command(name = demo::SERVER, hide = true)]
+    DemoServer,
     /// Helps a process that was started with --coordinate: the same as --join ADDR.
     Join(JoinArgs),
 }
@@ -97,6 +105,9 @@ fn main() -> ExitCode {
     let result = match Cli::parse_from(arguments).command {
         Command::Load(command) => load(&command),
         Command::Scenario(args) => scenario(&args),
+        Command::Report(args) => return compare::main(&args),
+        Command::Demo(args) => demo::run(args),
+        Command::DemoServer => demo::serve(),
         Command::Join(args) => {
             let workers = args.workers.map_or(args.cores.len().max(1), usize::from);
             join::join(&args.addr, workers, args.cores, args.driver).map(|()| ExitCode::SUCCESS)

@@ -1,18 +1,21 @@
 //! Distributions of times on their way out of the process: in results, and between processes. An
-//! HdrHistogram in its V2 encoding, compressed, as base64, which other tools read as well.
+//! HdrHistogram in its V2 encoding, as base64, which other tools read as well.
 
 use crate::board::Histograms;
 use crate::result::Latency;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
+
+/// The V2 format's cookie, payload length, normalizing index, precision, two bounds and ratio.
+const V2_HEAD: usize = 40;
 
 /// The text of a histogram.
 pub fn encode(histogram: &Histogram<u64>) -> String {
     let mut bytes = Vec::new();
     // Writing to memory does not fail, and the bounds are far from what the format holds.
-    V2DeflateSerializer::new().serialize(histogram, &mut bytes).expect("a histogram of ours has a V2 form");
+    V2Serializer::new().serialize(histogram, &mut bytes).expect("a histogram of ours has a V2 form");
     STANDARD.encode(bytes)
 }
 
@@ -22,6 +25,11 @@ pub fn encode(histogram: &Histogram<u64>) -> String {
 /// In words, if it is none.
 pub fn decode(text: &str) -> Result<Histogram<u64>, String> {
     let bytes = STANDARD.decode(text).map_err(|error| format!("not base64: {error}"))?;
+    // The length is believed by the decoder, which allocates that much.
+    let length = bytes.get(4..).and_then(|bytes| bytes.first_chunk()).map(|bytes| u32::from_be_bytes(*bytes));
+    if length.is_none_or(|length| bytes.len().saturating_sub(V2_HEAD) < length as usize) {
+        return Err("not an HdrHistogram in the V2 encoding".to_owned());
+    }
     Deserializer::new()
         .deserialize(&mut bytes.as_slice())
         .map_err(|error| format!("not an HdrHistogram: {error}"))
