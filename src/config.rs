@@ -131,6 +131,13 @@ pub struct Limits {
     /// Commands from other threads waiting in one shard's mailbox; beyond it
     /// [`Remote`](crate::Remote) returns an error. Default 65,536.
     pub max_mailbox_commands: u32,
+    /// Connections of a shard to which a message to all is sent in one turn, before others get theirs.
+    /// Default 512.
+    pub max_broadcast_sends_per_turn: u32,
+    /// Bytes of messages to all ([`Remote::broadcast`](crate::Remote::broadcast)) that a shard has not
+    /// yet sent to its last connection, some 500 for each beside its payload; beyond it `broadcast`
+    /// returns an error. One alone may be larger. Default 64 MiB.
+    pub max_broadcast_bytes: u32,
     /// Receive buffers a shard may have. They are published as traffic asks. Default 1,024.
     pub receive_buffers: u16,
     /// Bytes of one receive buffer. Default 64 KiB.
@@ -152,6 +159,8 @@ impl Default for Limits {
             max_outbox_bytes: 4 << 20,
             pause_receive_bytes: 256 << 10,
             max_mailbox_commands: 65_536,
+            max_broadcast_sends_per_turn: 512,
+            max_broadcast_bytes: 64 << 20,
             receive_buffers: 1_024,
             receive_buffer_bytes: 64 << 10,
             max_receive_bytes_per_turn: 1 << 20,

@@ -87,6 +87,29 @@ pub trait Handler: Sized + 'static {
     /// [`SendResult::Dropped`]; a send through a [`Remote`](crate::Remote) counts as well.
     fn drain(&mut self, _conn: &mut Conn<'_, Self::State>) {}
 
+    /// A message to all ([`Remote::broadcast`](crate::Remote::broadcast)) has come to this
+    /// connection: sends it, unless this is overridden. Here is decided who gets it, by state, tag
+    /// or `conn.backpressure_bytes()`, and what becomes of who does not keep up: a message that is
+    /// [`Dropped`](SendResult::Dropped) is lost to that connection.
+    ///
+    /// ```
+    /// # use ringwire::{CloseCode, Conn, Handler, Message, Prepared, Request, SendResult, Upgrade};
+    /// # struct Rooms;
+    /// # impl Handler for Rooms {
+    /// # type State = u64;
+    /// # fn upgrade(&mut self, _: &Request<'_>) -> Upgrade<u64> { Upgrade::accept(0) }
+    /// # fn message(&mut self, _: &mut Conn<'_, u64>, _: Message<'_>) {}
+    /// fn broadcast(&mut self, conn: &mut Conn<'_, u64>, message: &Prepared, room: u64) {
+    ///     if *conn.state() == room && conn.send_prepared(message) == SendResult::Dropped {
+    ///         conn.close(CloseCode::TRY_AGAIN_LATER, "too much is waiting to be read");
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    fn broadcast(&mut self, conn: &mut Conn<'_, Self::State>, message: &Prepared, _tag: u64) {
+        conn.send_prepared(message);
+    }
+
     /// The connection is over. Comes once for each `open`.
     fn close(&mut self, _id: ConnId, _state: Self::State, _reason: CloseReason<'_>) {}
 
@@ -356,14 +379,23 @@ impl<S> Conn<'_, S> {
     /// Sends a message uncompressed, whatever was agreed upon: for bytes that are compressed already,
     /// or secret.
     pub fn send_uncompressed(&mut self, message: Message<'_>) -> SendResult {
-        let (kind, bytes) = match message {
-            Message::Text(text) => (Kind::Text, text.as_bytes()),
-            Message::Binary(bytes) => (Kind::Binary, bytes),
-        };
+        let (kind, bytes) = message.parts();
         self.common.send_plain(self.slot, self.token, kind, bytes)
     }
 
-    /// Sends a message that goes to others as well; see [`Prepared`].
+    /// Sends a message in frames of at most `frame_bytes`, for peers or proxies that take no larger
+    /// ones (RFC 6455 §5.4). Text may be cut inside a character.
+    ///
+    /// # Panics
+    /// If `frame_bytes` is 0.
+    pub fn send_in_frames(&mut self, message: Message<'_>, frame_bytes: usize) -> SendResult {
+        assert!(frame_bytes > 0, "frames of no bytes carry no message");
+        let (kind, bytes) = message.parts();
+        self.common.send_in_frames(self.slot, self.token, kind, bytes, frame_bytes)
+    }
+
+    /// Sends a message that goes to others as well; see [`Prepared`]. Where nothing waits to be sent
+    /// before it, its frame is not copied: all connections send the same bytes.
     pub fn send_prepared(&mut self, prepared: &Prepared) -> SendResult {
         self.common.send_prepared(self.slot, self.token, prepared)
     }
@@ -427,6 +459,20 @@ impl<S> Shard<'_, S> {
         let (slot, state) = self.table.get(token)?;
         let state = state.as_mut().filter(|_| slot.phase == Phase::Open)?;
         Some(Conn { token, slot, state, common: self.common })
+    }
+
+    /// Visits every open connection of this shard, in no particular order.
+    ///
+    /// It is one long step, however many there are. A message to all goes by
+    /// [`Remote::broadcast`](crate::Remote::broadcast), which lets others have their turn.
+    pub fn each_conn(&mut self, mut visit: impl FnMut(&mut Conn<'_, S>)) {
+        for index in 0..self.table.bound() {
+            let Some(token) = self.table.token(index) else { continue };
+            let Some((slot, state)) = self.table.get(token) else { continue };
+            if let (Phase::Open, Some(state)) = (slot.phase, state) {
+                visit(&mut Conn { token, slot, state, common: self.common });
+            }
+        }
     }
 
     /// Closes every connection of this shard with 1001 and then stops it.

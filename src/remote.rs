@@ -1,6 +1,7 @@
 //! Reaching connections from any thread: the public side of the cores' mailboxes.
 
 use crate::engine::Command;
+use crate::engine::broadcast::Broadcast;
 use crate::engine::mailbox::{Mailbox, PostError};
 use crate::engine::stats::{Stats, write_prometheus};
 use crate::handler::ConnId;
@@ -38,7 +39,8 @@ pub struct Remote {
 /// Why a [`Remote`] call did nothing. Nothing of the message was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemoteError {
-    /// The shard's mailbox holds `max_mailbox_commands`: post less, or later.
+    /// The shard's mailbox holds `max_mailbox_commands`, or `max_broadcast_bytes` for a message to all:
+    /// post less, or later.
     Full,
     /// The shard has not started or has stopped.
     Stopped,
@@ -49,7 +51,7 @@ pub enum RemoteError {
 impl fmt::Display for RemoteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Full => "the shard's mailbox is full: try again later, or raise max_mailbox_commands",
+            Self::Full => "the shard's mailbox is full: try again later, or raise max_mailbox_commands or max_broadcast_bytes",
             Self::Stopped => "the server does not run",
             Self::UnknownShard => "the connection id is of another server",
         })
@@ -82,6 +84,46 @@ impl Remote {
     /// See [`RemoteError`].
     pub fn send_prepared(&self, to: ConnId, prepared: &Prepared) -> Result<(), RemoteError> {
         self.post(to, Command::SendPrepared { to, prepared: prepared.clone() })
+    }
+
+    /// Offers a message to every open connection of every shard, those that the server opened itself
+    /// included: [`Handler::broadcast`](crate::Handler::broadcast) is called for each, with `tag`, and
+    /// sends it unless the handler decides otherwise.
+    ///
+    /// Nobody has to subscribe, so it costs a connection no memory; each costs a call, so it is for
+    /// messages that go to many. The frame exists once per shard, however many send it, and shards
+    /// share nothing while they do.
+    ///
+    /// - A connection that is open from this call until its turn comes is offered the message exactly
+    ///   once; one that opens or closes meanwhile, at most once.
+    /// - Broadcasts of one thread come to each connection in the order in which they were made.
+    ///   Between a broadcast and other sends there is no order.
+    /// - A shard goes through its connections in steps of
+    ///   [`max_broadcast_sends_per_turn`](crate::Limits::max_broadcast_sends_per_turn) and serves
+    ///   others in between. Broadcasts that come meanwhile wait, up to
+    ///   [`max_broadcast_bytes`](crate::Limits::max_broadcast_bytes).
+    ///
+    /// # Errors
+    /// See [`RemoteError`]. [`Full`](RemoteError::Full) if one shard has no room: then none is
+    /// given it.
+    pub fn broadcast(&self, message: &Prepared, tag: u64) -> Result<(), RemoteError> {
+        let mailboxes = self.directory.mailboxes.get().ok_or(RemoteError::Stopped)?;
+        let held_bytes = message.held_bytes();
+        for (at, mailbox) in mailboxes.iter().enumerate() {
+            if mailbox.reserve(held_bytes).is_err() {
+                mailboxes[..at].iter().for_each(|mailbox| mailbox.cancel(held_bytes));
+                return Err(RemoteError::Full);
+            }
+        }
+        let mut result = Err(RemoteError::Stopped);
+        for mailbox in mailboxes {
+            // Shards that counted references to one frame would wait for each other's caches.
+            let message = if mailboxes.len() > 1 { message.for_shard() } else { message.clone() };
+            if mailbox.post_reserved(Command::Broadcast(Broadcast { message, tag, held_bytes })).is_ok() {
+                result = Ok(());
+            }
+        }
+        result
     }
 
     /// Begins the closing handshake, as [`Conn::close`](crate::Conn::close) does.

@@ -376,7 +376,7 @@ where
         },
         listeners,
     )?;
-    let (sender, inbox) = mailbox(limits.max_mailbox_commands, driver.waker());
+    let (sender, inbox) = mailbox(limits, driver.waker());
     let info = ShardInfo { index, core, driver: D::NAME, remote: plan.remote.clone() };
     let config = CoreConfig {
         shard: index as u8,

@@ -145,7 +145,7 @@ impl<H: Handler> SimulationBuilder<H> {
             max_receive_bytes_per_turn: limits.max_receive_bytes_per_turn,
         };
         let driver = Checked::new(Sim::new(&net, &driver_config), &driver_config);
-        let (sender, inbox) = mailbox(limits.max_mailbox_commands, driver.waker());
+        let (sender, inbox) = mailbox(&limits, driver.waker());
         let stats: Arc<crate::engine::stats::Stats> = Arc::default();
         let remote = Remote {
             directory: Arc::new(Directory {

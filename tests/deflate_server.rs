@@ -98,11 +98,16 @@ struct Running {
 
 impl Running {
     fn start(driver: DriverChoice, config: DeflateConfig, connects: bool) -> Self {
+        Self::start_shards(1, driver, config, connects)
+    }
+
+    fn start_shards(shards: usize, driver: DriverChoice, config: DeflateConfig, connects: bool) -> Self {
         let addr: ListenAddr = "127.0.0.1:0".parse().unwrap();
-        let limits = Limits { max_message_bytes: 300_000, ..Limits::default() };
+        let limits =
+            Limits { max_message_bytes: 300_000, max_broadcast_sends_per_turn: 3, ..Limits::default() };
         let server = Server::builder()
             .listen(addr)
-            .shards(1)
+            .shards(shards)
             .cores([])
             .driver(driver)
             .limits(limits)
@@ -440,6 +445,40 @@ fn prepared_messages_go_out_through_remote() {
     let sum = sizes.iter().sum::<usize>() as u64;
     assert_eq!(running.metric("ringwire_deflated_bytes_sent_total"), sum - headers);
     assert!(sizes[1] < sizes[0] && sizes[0] < 2_000, "each window has its own: {sizes:?}");
+}
+
+#[test]
+fn a_message_to_all_reaches_whoever_compresses_in_its_way() {
+    let per_connection = Deflater::memory_bytes(15) + ringwire::ws::deflate::Inflater::MEMORY_BYTES;
+    let config = DeflateConfig { max_takeover_bytes: 2 * per_connection as u32, ..keeping() };
+    let small = DeflateConfig { max_peer_window_bits: 9, ..DeflateConfig::default() };
+    for (driver, shards) in drivers().into_iter().flat_map(|driver| [(driver, 1), (driver, 2)]) {
+        let server = Running::start_shards(shards, driver, config.clone(), false);
+        let mut peers: Vec<Peer> = Vec::new();
+        for offer in [&keeping(), &DeflateConfig::default(), &small, &small] {
+            for path in ["/", "/plain", "/"] {
+                peers.push(Peer::connect(&server, path, offer));
+            }
+        }
+        let messages = [prose(2_000), "short".to_owned(), prose(120_000), prose(500), prose(2_000)];
+        for message in &messages {
+            server.remote.broadcast(&Prepared::text(message.as_str()), 0).unwrap();
+        }
+        let mut sizes = std::collections::BTreeMap::new();
+        for peer in &mut peers {
+            let (seen, wire) = peer.receive(messages.len());
+            assert!(seen == messages, "{:?}", seen.iter().map(String::len).collect::<Vec<_>>());
+            let way = peer.params.map(|params| (params.server.bits, params.server.takeover));
+            let others = sizes.entry(way).or_insert(wire.len());
+            assert_eq!(*others, wire.len(), "{way:?}");
+            peer.echo("and on");
+        }
+        assert!(sizes[&None] > 124_500, "{sizes:?}");
+        assert!(
+            sizes.len() == 4 && sizes.iter().all(|(way, bytes)| way.is_none() || bytes * 2 < sizes[&None]),
+            "{sizes:?}"
+        );
+    }
 }
 
 #[test]

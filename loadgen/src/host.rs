@@ -1,14 +1,18 @@
 //! What Linux tells about processes and itself: CPU time, memory, limits. Reads `/proc` only.
 
+use ringwire::doctor::{self as probe, Chosen};
+use ringwire::{DriverChoice, MAX_SHARDS};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fs;
 
 /// Descriptors of the generator itself: rings, eventfds, standard streams.
 const OWN_DESCRIPTORS: u64 = 64;
+/// Direct descriptors a ring can have at most.
+const MAX_DIRECT: u64 = 1 << 20;
 
 /// CPU time of a process since it began, all threads.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct CpuTime {
     /// Nanoseconds on a CPU, as the scheduler accounts them.
     pub total_ns: u64,
@@ -43,6 +47,15 @@ impl CpuTime {
         }
     }
 
+    /// The sum of two.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            total_ns: self.total_ns + other.total_ns,
+            user_ticks: self.user_ticks + other.user_ticks,
+            system_ticks: self.system_ticks + other.system_ticks,
+        }
+    }
+
     /// The part of `total_ns` in user mode.
     pub fn user_ns(self) -> f64 {
         let ticks = (self.user_ticks + self.system_ticks).max(1);
@@ -51,7 +64,7 @@ impl CpuTime {
 }
 
 /// Resident memory of a process, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Resident, shared pages counted whole.
     pub rss: u64,
@@ -77,6 +90,12 @@ impl Memory {
     }
 }
 
+/// Resident bytes of a process: a quick look, unlike [`Memory::of`], which walks its pages.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    read_kilobytes(&text, "VmRSS:").map(|kilobytes| kilobytes * 1_024)
+}
+
 /// The kernel's slab memory, in bytes.
 pub fn kernel_slab() -> Option<u64> {
     read_kilobytes(&fs::read_to_string("/proc/meminfo").ok()?, "Slab:").map(|kilobytes| kilobytes * 1_024)
@@ -88,7 +107,7 @@ fn read_kilobytes(text: &str, name: &str) -> Option<u64> {
 }
 
 /// What a result has to be read with.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Host {
     /// `uname -r`.
     pub kernel: String,
@@ -115,38 +134,65 @@ impl Host {
     }
 }
 
-/// Makes room for so many connections, as far as this process may.
+/// Of the range of source ports, the part that is used: the last ones of a full range are found
+/// slowly.
+const USED_PORTS: (u64, u64) = (19, 20);
+/// Of the direct descriptors a ring may have, as above.
+const USED_DESCRIPTORS: (u64, u64) = (9, 10);
+
+/// Source ports that one address has for one target.
+pub fn source_ports() -> u64 {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let ports: Vec<u64> = range.split_whitespace().filter_map(|port| port.parse().ok()).collect();
+    match ports[..] {
+        [first, last] => (last.saturating_sub(first) + 1) * USED_PORTS.0 / USED_PORTS.1,
+        _ => 28_000,
+    }
+}
+
+/// Makes room for so many connections, as far as this process may: the workers it takes, of which
+/// `wished` are asked for.
+///
+/// On io_uring connections stand in tables of the workers' rings, each as large as the limit on
+/// descriptors; on epoll all of them count against it.
 ///
 /// # Errors
 /// In words, with the command that would help.
-pub fn reserve(connections: u64) -> Result<(), String> {
-    let wanted = connections + OWN_DESCRIPTORS;
+pub fn reserve(connections: u64, driver: DriverChoice, wished: Option<usize>) -> Result<usize, String> {
     let limit = getrlimit(Resource::Nofile);
-    let (current, maximum) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
-    if maximum < wanted {
+    let maximum = limit.maximum.unwrap_or(u64::MAX);
+    let (chosen, _) = probe::choose(driver).map_err(|refused| refused.to_string())?;
+    let per_worker = (maximum.saturating_mul(USED_DESCRIPTORS.0) / USED_DESCRIPTORS.1).clamp(1, MAX_DIRECT);
+    let (workers, wanted) = match chosen {
+        Chosen::Uring => {
+            let needed = connections.div_ceil(per_worker) as usize;
+            let workers = wished.unwrap_or(1);
+            if needed > MAX_SHARDS || (wished.is_some() && needed > workers) {
+                return Err(format!(
+                    "{connections} connections need {needed} workers, as each can hold {per_worker}: give \
+                     --workers {needed} (at most {MAX_SHARDS} in a process, and more with --join), or \
+                     raise the limit as root: `ulimit -Hn 1048576`"
+                ));
+            }
+            (workers.max(needed), connections.min(maximum) + OWN_DESCRIPTORS)
+        }
+        Chosen::Epoll => (wished.unwrap_or(1), connections + OWN_DESCRIPTORS),
+    };
+    if maximum < wanted && matches!(chosen, Chosen::Epoll) {
         return Err(format!(
             "{connections} connections need {wanted} descriptors, and {maximum} are allowed: as root, \
-             `ulimit -Hn {wanted}` (and `sysctl -w fs.nr_open={wanted}` if that is refused), or give fewer"
+             `ulimit -Hn {wanted}` (and `sysctl -w fs.nr_open={wanted}` if that is refused), or give \
+             fewer, or more processes (--join)"
         ));
     }
-    if current < wanted {
+    let wanted = wanted.min(maximum);
+    if limit.current.is_some_and(|current| current < wanted) {
         let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
         setrlimit(Resource::Nofile, raised).map_err(|error| {
             format!("the descriptor limit cannot be raised: {error}; `ulimit -n {wanted}`")
         })?;
     }
-    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let ports: Vec<u64> = range.split_whitespace().filter_map(|port| port.parse().ok()).collect();
-    if let [first, last] = ports[..]
-        && last.saturating_sub(first) + 1 < connections
-    {
-        return Err(format!(
-            "{connections} connections need as many source ports, and there are {}: \
-             `sysctl -w net.ipv4.ip_local_port_range='1024 65535'`, or give fewer",
-            last.saturating_sub(first) + 1
-        ));
-    }
-    Ok(())
+    Ok(workers)
 }
 
 #[cfg(test)]
@@ -171,7 +217,10 @@ mod tests {
 
     #[test]
     fn more_descriptors_than_there_can_be_are_refused_with_advice() {
-        let error = reserve(1 << 40).unwrap_err();
-        assert!(error.contains("ulimit -Hn"), "{error}");
+        for driver in [DriverChoice::Auto, DriverChoice::Epoll] {
+            let error = reserve(1 << 40, driver, None).unwrap_err();
+            assert!(error.contains("ulimit -Hn") && error.contains("--join"), "{error}");
+        }
+        assert_eq!(reserve(10, DriverChoice::Auto, Some(3)), Ok(3));
     }
 }

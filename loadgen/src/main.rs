@@ -1,286 +1,138 @@
 //! `ringwire-loadgen`: loads a WebSocket server, checks every answer, and says what it measured.
 //!
-//! The command line and the scenarios as sequences of phases; see `run` for who does the work.
-//! Exit code 0: all as it should be; 1: the server failed the run; 2: the run could not be made.
+//! From the command line (`cli`) comes a plan (`plan`); a conductor (`conduct`) moves crews of
+//! workers (`crew`, `join`) through the steps of a scenario (`scenario`); a worker (`worker`) decides
+//! what its transport (`client`, `raw`) sends and checks what comes back; results have one shape
+//! (`result`), shown as text and as a page.
+//!
+//! Exit code 0: all as it should be; 1: the server, or a threshold, failed the run; 2: the run could
+//! not be made to its end; 3: the generator could not keep up.
 
 mod board;
+mod cli;
 mod client;
-mod flow;
+mod compare;
+mod conduct;
+mod crew;
+mod demo;
+mod file;
 mod host;
+mod html;
+mod join;
+mod news;
+mod pace;
 mod payload;
+mod plan;
+mod progress;
 mod raw;
-mod report;
+mod result;
 mod run;
+mod scenario;
 mod target;
+mod text;
+mod threshold;
+mod times;
+mod worker;
 
-use board::Phase;
 use clap::{Args, Parser, Subcommand};
-use flow::Plan;
-use host::{CpuTime, Host, Memory};
-use report::{Echo, Errors, Idle, IdleMemory, Report};
+use cli::LoadCommand;
 use ringwire::DriverChoice;
-use ringwire::ws::Kind;
-use run::{Run, Sample, Setup};
-use std::path::{Path, PathBuf};
+use run::{Output, Runner};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
-use target::Target;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The largest message that can be sent.
-const MAX_SIZE: u64 = 1 << 30;
-
 /// Loads a WebSocket server and checks every answer.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "`ringwire-loadgen --join ADDR` helps a process started with --coordinate ADDR."
+)]
 struct Cli {
     #[command(subcommand)]
-    scenario: Scenario,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-enum Scenario {
-    /// Closed loop: every connection sends a burst, waits for all of it, and sends the next.
-    Echo(EchoArgs),
-    /// Opens connections and holds them.
-    Idle(IdleArgs),
+enum Command {
+    #[command(flatten)]
+    Load(Box<LoadCommand>),
+    /// Runs phases of loads from a file, each phase's at once, one phase after the other.
+    Scenario(ScenarioArgs),
+    /// Reads what `--json` wrote: a table, and an HTML page. The first run is what others are compared with.
+    Report(compare::ReportArgs),
+    /// A short tour of the scenarios against a server of its own, and a page with the results.
+    Demo(demo::DemoArgs),
+    #[command(name = demo::SERVER, hide = true)]
+    DemoServer,
+    /// Helps a process that was started with --coordinate: the same as --join ADDR.
+    Join(JoinArgs),
 }
 
 #[derive(Args, Debug)]
-struct Common {
-    /// `ws://HOST[:PORT][/PATH]`
-    url: String,
-    /// Connections.
-    #[arg(long, short = 'n', value_parser = clap::value_parser!(u64).range(1..1 << 24))]
-    connections: u64,
-    /// Bytes of a message.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=MAX_SIZE))]
-    size: u64,
-    /// Text instead of binary messages.
+struct ScenarioArgs {
+    /// TOML; see the documentation for an example.
+    file: PathBuf,
+    /// The server, in place of the file's own.
     #[arg(long)]
-    text: bool,
-    /// Text that looks like JSON records, which compresses, instead of arbitrary characters.
-    #[arg(long, requires = "text")]
-    records: bool,
-    /// Offers permessage-deflate, without context takeover; the run fails if the server declines.
-    #[arg(long, conflicts_with = "raw")]
-    deflate: bool,
-    /// Connections opened per second [default: as fast as the server takes them].
-    #[arg(long, value_parser = positive)]
-    rate: Option<f64>,
-    /// The server's process: its CPU time and memory are measured.
-    #[arg(long)]
-    pid: Option<u32>,
-    /// Writes the result to a file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// The generator's own driver: auto, uring or epoll.
-    #[arg(long, default_value = "auto")]
-    driver: DriverChoice,
-    /// Cores to run on, one worker each, as in 1,3 [default: one worker, not pinned].
+    url: Option<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Args, Debug)]
+struct JoinArgs {
+    /// Where the other process waits.
+    addr: String,
+    /// Threads.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=ringwire::MAX_SHARDS as i64))]
+    workers: Option<u16>,
+    /// Cores to pin the workers to in turn, as in 1,3 [default: not pinned].
     #[arg(long, value_delimiter = ',')]
     cores: Vec<usize>,
-    /// Workers [default: one per core given]. Each has a ring of its own, and so, on io_uring, its own
-    /// limit of descriptors.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=ringwire::MAX_SHARDS as u64))]
-    workers: Option<u64>,
-    /// Addresses to connect from, as in 127.0.0.1,127.0.0.2 or 127.1.0.0/26.
-    #[arg(long, value_name = "LIST|CIDR", default_value = "")]
-    source: String,
-    /// Bare TCP: the server throws back every byte, as it is.
-    #[arg(long)]
-    raw: bool,
-}
-
-#[derive(Args, Debug)]
-struct EchoArgs {
-    #[command(flatten)]
-    common: Common,
-    /// Messages of a burst, sent at once.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
-    depth: u64,
-    /// Seconds to measure.
-    #[arg(long, default_value = "5", value_parser = positive)]
-    duration: f64,
-    /// Seconds of load before measuring.
-    #[arg(long, default_value = "1", value_parser = not_negative)]
-    warmup: f64,
-}
-
-#[derive(Args, Debug)]
-struct IdleArgs {
-    #[command(flatten)]
-    common: Common,
-    /// Seconds to hold the connections.
-    #[arg(long, default_value = "5", value_parser = not_negative)]
-    hold: f64,
-    /// One echo on each connection when it opens.
-    #[arg(long)]
-    echo_once: bool,
-}
-
-fn not_negative(text: &str) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (0.0..=1e9).contains(&number) { Ok(number) } else { Err("give 0 to 1e9".to_owned()) }
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    let number = not_negative(text)?;
-    if number > 0.0 { Ok(number) } else { Err("give more than 0".to_owned()) }
+    /// This process's driver: auto, uring or epoll.
+    #[arg(long, default_value = "auto")]
+    driver: DriverChoice,
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let (json, result) = match cli.scenario {
-        Scenario::Echo(args) => (args.common.json.clone(), echo(&args)),
-        Scenario::Idle(args) => (args.common.json.clone(), idle(&args)),
-    };
-    let report = match result {
-        Ok(report) => report,
-        Err(why) => {
-            eprintln!("ringwire-loadgen: {why}");
-            return ExitCode::from(2);
-        }
-    };
-    print!("{}", report.to_text());
-    if let Some(Err(why)) = json.map(|path| write_json(&path, &report)) {
-        eprintln!("ringwire-loadgen: {why}");
-        return ExitCode::from(2);
-    }
-    ExitCode::from(u8::from(!report.ok))
-}
-
-fn write_json(path: &Path, report: &Report) -> Result<(), String> {
-    let text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
-    std::fs::write(path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))
-}
-
-impl Common {
-    fn setup(&self, depth: u64, echo_on_open: bool) -> Result<Setup, String> {
-        if let Some(path) = &self.json {
-            // Rather now than after the run.
-            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-            file.map_err(|error| format!("{}: {error}", path.display()))?;
-        }
-        let alive = self.pid.is_none_or(|pid| CpuTime::of(&pid.to_string()).is_some());
-        if !alive {
-            return Err(format!("--pid {}: there is no such process", self.pid.unwrap_or_default()));
-        }
-        let sources = target::sources(&self.source)?;
-        let workers = self.workers.map_or(self.cores.len(), |workers| workers as usize);
-        let workers = workers.clamp(1, self.connections as usize);
-        if self.workers.is_none() && sources.is_empty() {
-            host::reserve(self.connections)?;
-        }
-        Ok(Setup {
-            sources,
-            target: Target::resolve(&self.url, self.raw)?,
-            plan: Plan {
-                connections: self.connections,
-                rate: self.rate,
-                size: self.size as usize,
-                kind: if self.text { Kind::Text } else { Kind::Binary },
-                records: self.records,
-                deflate: self.deflate,
-                depth,
-                echo_on_open,
-            },
-            raw: self.raw,
-            workers,
-            cores: self.cores.clone(),
-            driver: self.driver,
-        })
-    }
-
-    fn report(&self, scenario: &'static str, setup: &Setup, run: &Run, ramp: Duration) -> Report {
-        Report {
-            tool: format!("ringwire-loadgen {}", env!("CARGO_PKG_VERSION")),
-            scenario,
-            ok: false,
-            url: self.url.clone(),
-            raw: self.raw,
-            driver: run.driver,
-            workers: setup.workers,
-            connections: self.connections,
-            size_bytes: setup.plan.size,
-            kind: match (self.text, self.records) {
-                (false, _) => "binary",
-                (true, false) => "text",
-                (true, true) => "records",
-            },
-            deflate: self.deflate,
-            ramp_s: ramp.as_secs_f64(),
-            errors: Errors::default(),
-            echo: None,
-            idle: None,
-            host: Host::look(),
-        }
-    }
-}
-
-/// Connects; if that fails the workers are ended all the same.
-fn connect(setup: &Setup) -> Result<(Run, Duration), String> {
-    let run = Run::start(setup)?;
-    match run.connect() {
-        Ok(ramp) => Ok((run, ramp)),
-        Err(why) => {
-            let ended = run.finish();
-            Err(ended.err().unwrap_or(why))
-        }
-    }
-}
-
-fn echo(args: &EchoArgs) -> Result<Report, String> {
-    let common = &args.common;
-    let setup = common.setup(args.depth, false)?;
-    let (run, ramp) = connect(&setup)?;
-    run.pass(Phase::WarmUp, Duration::from_secs_f64(args.warmup))?;
-    let before = Sample::take(&run.board, common.pid);
-    run.pass(Phase::Measure, Duration::from_secs_f64(args.duration))?;
-    let measured = Sample::take(&run.board, common.pid).since(&before);
-    let unanswered = run.drain();
-    let mut report = common.report("echo", &setup, &run, ramp);
-    report.echo = Some(Echo::new(&run.board, &measured, setup.plan.size, args.depth, args.warmup));
-    report.errors = Errors::new(&run.board.faults(), unanswered);
-    if measured.messages == 0 {
-        report.errors.notes.push("no answer came in the time that was measured".to_owned());
-    }
-    report.ok = report.errors.is_empty();
-    run.finish()?;
-    Ok(report)
-}
-
-fn idle(args: &IdleArgs) -> Result<Report, String> {
-    let common = &args.common;
-    let setup = common.setup(1, args.echo_once)?;
-    let memory = || common.pid.and_then(Memory::of);
-    let (before, slab_before) = (memory(), host::kernel_slab());
-    let (run, ramp) = connect(&setup)?;
-    let (open, slab_open) = (memory(), host::kernel_slab());
-    let start = Sample::take(&run.board, common.pid);
-    // The connections are open and silent: nothing begins.
-    run.pass(Phase::Connect, Duration::from_secs_f64(args.hold))?;
-    let held_for = Sample::take(&run.board, common.pid).since(&start);
-    let held = memory();
-    let unanswered = run.drain();
-    let mut report = common.report("idle", &setup, &run, ramp);
-    report.idle = Some(Idle {
-        echo_once: args.echo_once,
-        hold_s: held_for.seconds,
-        opened_per_s: common.connections as f64 / ramp.as_secs_f64(),
-        memory: before
-            .zip(open)
-            .zip(held)
-            .map(|((before, open), held)| IdleMemory::new(before, open, held, common.connections)),
-        kernel_slab_bytes_per_connection: slab_before
-            .zip(slab_open)
-            .map(|(before, open)| (open as f64 - before as f64) / common.connections as f64),
-        server_cpus: held_for.server.map(|cpu| cpu.total_ns as f64 / 1e9 / held_for.seconds),
+    let arguments = std::env::args_os().map(|argument| match argument == "--join" {
+        true => "join".into(),
+        false => argument,
     });
-    report.errors = Errors::new(&run.board.faults(), unanswered);
-    report.ok = report.errors.is_empty();
-    run.finish()?;
-    Ok(report)
+    let result = match Cli::parse_from(arguments).command {
+        Command::Load(command) => load(&command),
+        Command::Scenario(args) => scenario(&args),
+        Command::Report(args) => return compare::main(&args),
+        Command::Demo(args) => demo::run(args),
+        Command::DemoServer => demo::serve(),
+        Command::Join(args) => {
+            let workers = args.workers.map_or(args.cores.len().max(1), usize::from);
+            join::join(&args.addr, workers, args.cores, args.driver).map(|()| ExitCode::SUCCESS)
+        }
+    };
+    result.unwrap_or_else(|why| {
+        eprintln!("ringwire-loadgen: {why}");
+        ExitCode::from(2)
+    })
+}
+
+fn load(command: &LoadCommand) -> Result<ExitCode, String> {
+    let (spec, output) = (command.spec()?, command.output());
+    let mut runner = Runner::new(output)?;
+    let load = runner.run(&spec)?;
+    run::publish(&runner.report(vec![load], &output.fail_if), output)
+}
+
+fn scenario(args: &ScenarioArgs) -> Result<ExitCode, String> {
+    let text =
+        std::fs::read_to_string(&args.file).map_err(|error| format!("{}: {error}", args.file.display()))?;
+    let file = file::File::read(&text, args.url.as_deref())
+        .map_err(|why| format!("{}: {why}", args.file.display()))?;
+    let runner = Runner::new(&args.output)?;
+    let (loads, end) = file.run(&runner);
+    let code = run::publish(&runner.report(loads, &args.output.fail_if), &args.output)?;
+    end.map(|()| code)
 }

@@ -5,7 +5,9 @@
 //! an answer is one comparison, without building the message a second time.
 
 use ringwire::ws::Kind;
+use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 
 /// Bytes of a stamp. Shorter messages carry its beginning, the low digits of the sequence number.
 pub const STAMP_BYTES: usize = 12;
@@ -14,11 +16,131 @@ const SPREAD: usize = 4_096;
 /// Stamp digits are `0` and the 63 characters after it.
 const DIGIT_ZERO: u64 = 0x3030_3030_3030_3030;
 
+/// The largest message that can be sent.
+pub const MAX_SIZE: usize = 1 << 30;
+
+/// Bytes of the messages of a load.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Sizes {
+    /// All alike.
+    Fixed(usize),
+    /// From the first to the last, each as likely.
+    Uniform(usize, usize),
+    /// Sizes with the sums of the shares of them and of those before, out of 2^32.
+    Weighted(Vec<(usize, u64)>, String),
+}
+
+impl Sizes {
+    /// The size of message `seq` of connection `index`.
+    #[inline]
+    fn of(&self, index: u32, seq: u64) -> usize {
+        match self {
+            Self::Fixed(size) => *size,
+            _ => self.drawn(mix(index, seq.wrapping_add(1 << 32)) as u32),
+        }
+    }
+
+    fn drawn(&self, draw: u32) -> usize {
+        match self {
+            Self::Fixed(size) => *size,
+            Self::Uniform(from, to) => from + ((u64::from(draw) * (to - from + 1) as u64) >> 32) as usize,
+            Self::Weighted(sizes, _) => {
+                let place = sizes.partition_point(|(_, sum)| *sum <= draw.into());
+                sizes[place.min(sizes.len() - 1)].0
+            }
+        }
+    }
+
+    /// The largest.
+    pub fn max(&self) -> usize {
+        match self {
+            Self::Fixed(size) | Self::Uniform(_, size) => *size,
+            Self::Weighted(sizes, _) => sizes.iter().map(|(size, _)| *size).max().unwrap_or(0),
+        }
+    }
+
+    /// Their mean.
+    pub fn mean(&self) -> f64 {
+        match self {
+            Self::Fixed(size) => *size as f64,
+            Self::Uniform(from, to) => (from + to) as f64 / 2.0,
+            Self::Weighted(sizes, _) => {
+                let mut before = 0;
+                let share = |(size, sum): &(usize, u64)| {
+                    let share = (sum - std::mem::replace(&mut before, *sum)) as f64 / (1_u64 << 32) as f64;
+                    share * *size as f64
+                };
+                sizes.iter().map(share).sum()
+            }
+        }
+    }
+}
+
+impl fmt::Display for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(size) => write!(f, "{size}"),
+            Self::Uniform(from, to) => write!(f, "{from}..{to}"),
+            Self::Weighted(_, given) => f.write_str(given),
+        }
+    }
+}
+
+impl From<Sizes> for String {
+    fn from(sizes: Sizes) -> Self {
+        sizes.to_string()
+    }
+}
+
+impl TryFrom<String> for Sizes {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for Sizes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const HELP: &str = "give bytes as 20, 16..1024 or 16:70,1024:30 (bytes:share), at most 1073741824";
+        let size = |text: &str| match text.trim().parse() {
+            Ok(size) if size <= MAX_SIZE => Ok(size),
+            _ => Err(HELP.to_owned()),
+        };
+        if let Some((from, to)) = text.split_once("..") {
+            let (from, to) = (size(from)?, size(to.trim_start_matches('='))?);
+            return if from <= to { Ok(Self::Uniform(from, to)) } else { Err(HELP.to_owned()) };
+        }
+        if !text.contains(':') {
+            return size(text).map(Self::Fixed);
+        }
+        let mut shares = Vec::new();
+        for part in text.split(',') {
+            let (bytes, share) = part.split_once(':').ok_or(HELP)?;
+            let share: f64 = share.trim().parse().map_err(|_| HELP)?;
+            if !(share > 0.0 && share.is_finite()) {
+                return Err(HELP.to_owned());
+            }
+            shares.push((size(bytes)?, share));
+        }
+        let total: f64 = shares.iter().map(|(_, share)| share).sum();
+        let mut sum = 0.0;
+        let sizes = shares.into_iter().map(|(size, share)| {
+            sum += share;
+            (size, (sum / total * (1_u64 << 32) as f64).round() as u64)
+        });
+        Ok(Self::Weighted(sizes.collect(), text.to_owned()))
+    }
+}
+
 /// Makes and checks the messages of one worker.
 #[derive(Clone, Debug)]
 pub struct Payload {
     pool: Vec<u8>,
-    size: usize,
+    sizes: Sizes,
 }
 
 /// What is wrong with an answer.
@@ -52,8 +174,9 @@ impl fmt::Display for Fault {
 }
 
 impl Payload {
-    /// Messages of `size` bytes that look like JSON records, as services send them.
-    pub fn records(size: usize) -> Self {
+    /// Messages that look like JSON records, as services send them.
+    pub fn records(sizes: Sizes) -> Self {
+        let size = sizes.max();
         let mut pool = String::new();
         for number in 0_u64.. {
             if pool.len() >= size + SPREAD {
@@ -71,11 +194,12 @@ impl Payload {
         }
         let mut pool = pool.into_bytes();
         pool.truncate(size + SPREAD);
-        Self { pool, size }
+        Self { pool, sizes }
     }
 
-    /// Messages of `size` bytes.
-    pub fn new(size: usize, kind: Kind) -> Self {
+    /// Messages of arbitrary bytes, or of arbitrary printable characters.
+    pub fn new(sizes: Sizes, kind: Kind) -> Self {
+        let size = sizes.max();
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut byte = || {
             // xorshift64*: arbitrary, and the same in every run.
@@ -90,14 +214,15 @@ impl Payload {
                 Kind::Text => b' ' + byte() % 95,
             })
             .collect();
-        Self { pool, size }
+        Self { pool, sizes }
     }
 
     /// Lends message `seq` of connection `index` to `send`.
     #[inline]
     pub fn with<R>(&mut self, index: u32, seq: u64, send: impl FnOnce(&[u8]) -> R) -> R {
         let at = offset(index, seq);
-        let message = &mut self.pool[at..at + self.size];
+        let size = self.sizes.of(index, seq);
+        let message = &mut self.pool[at..at + size];
         let stamp = stamp(index, seq);
         // The pool is as it was once the message is on its way.
         if let Some(place) = message.first_chunk_mut() {
@@ -106,44 +231,42 @@ impl Payload {
             message[..STAMP_BYTES].copy_from_slice(&kept);
             return result;
         }
-        send(&stamp[..self.size])
+        send(&stamp[..size])
     }
 
     /// Whether `bytes` is message `seq` of connection `index`.
     #[inline]
     pub fn matches(&self, index: u32, seq: u64, bytes: &[u8]) -> bool {
         let stamp = stamp(index, seq);
+        let size = self.sizes.of(index, seq);
         let Some((head, rest)) = bytes.split_first_chunk::<STAMP_BYTES>() else {
-            return bytes == &stamp[..self.size.min(STAMP_BYTES)];
+            return bytes == &stamp[..size.min(STAMP_BYTES)];
         };
         let at = offset(index, seq) + STAMP_BYTES;
-        bytes.len() == self.size && *head == stamp && self.pool.get(at..at + rest.len()) == Some(rest)
+        bytes.len() == size && *head == stamp && self.pool.get(at..at + rest.len()) == Some(rest)
     }
 
     /// Whether `bytes` stand in message `seq` of connection `index` from byte `from` on.
     #[inline]
     pub fn part_matches(&self, index: u32, seq: u64, from: usize, bytes: &[u8]) -> bool {
         let at = offset(index, seq);
-        let stamped = self.size.min(STAMP_BYTES);
+        let size = self.sizes.of(index, seq);
+        let stamped = size.min(STAMP_BYTES);
         let split = stamped.saturating_sub(from).min(bytes.len());
         let (head, rest) = bytes.split_at(split);
         let begin = at + from + split;
         let stamp_fits = split == 0 || stamp(index, seq)[from..from + split] == *head;
-        stamp_fits
-            && self.pool.get(begin..begin + rest.len()) == Some(rest)
-            && from + bytes.len() <= self.size
+        stamp_fits && self.pool.get(begin..begin + rest.len()) == Some(rest) && from + bytes.len() <= size
     }
 
     /// Why `bytes` is not message `expected` of connection `index`, of which `sent` were sent.
     pub fn diagnose(&self, index: u32, expected: u64, sent: u64, bytes: &[u8]) -> Fault {
-        if bytes.len() != self.size {
-            return Fault::Length(bytes.len());
-        }
-        let Some(stamp) = bytes.first_chunk::<STAMP_BYTES>() else {
-            return Fault::Content;
-        };
-        let (of, seq) = read_stamp(stamp);
+        let stamp = bytes.first_chunk::<STAMP_BYTES>();
+        let (of, seq) = stamp.map_or((index, expected), read_stamp);
         match () {
+            () if !self.matches(of, seq, bytes) && bytes.len() != self.sizes.of(index, expected) => {
+                Fault::Length(bytes.len())
+            }
             () if !self.matches(of, seq, bytes) => Fault::Content,
             () if of != index => Fault::Foreign(of),
             () if seq >= sent => Fault::Content,
@@ -156,8 +279,13 @@ impl Payload {
 /// Where in the pool a message begins.
 #[inline]
 fn offset(index: u32, seq: u64) -> usize {
+    (mix(index, seq) >> 52) as usize % SPREAD
+}
+
+#[inline]
+fn mix(index: u32, seq: u64) -> u64 {
     let mixed = (seq ^ u64::from(index) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 52) as usize % SPREAD
+    mixed ^ mixed >> 29
 }
 
 /// 48 bits of the sequence number and 24 of the connection's, six per character, low ones first.
@@ -197,7 +325,7 @@ mod tests {
     fn what_is_sent_is_what_is_expected_and_nothing_else() {
         for kind in [Kind::Text, Kind::Binary] {
             for size in [0, 1, 7, 12, 13, 20, 125, 16_384] {
-                let mut payload = Payload::new(size, kind);
+                let mut payload = Payload::new(Sizes::Fixed(size), kind);
                 let bytes = message(&mut payload, 3, 70_000);
                 assert_eq!(bytes.len(), size);
                 assert!(payload.matches(3, 70_000, &bytes));
@@ -214,7 +342,7 @@ mod tests {
 
     #[test]
     fn parts_match_only_where_they_stand() {
-        let mut payload = Payload::new(100, Kind::Binary);
+        let mut payload = Payload::new(Sizes::Fixed(100), Kind::Binary);
         let bytes = message(&mut payload, 9, 5);
         for from in 0..100 {
             for to in from..=100 {
@@ -227,7 +355,7 @@ mod tests {
 
     #[test]
     fn says_what_is_wrong() {
-        let mut payload = Payload::new(20, Kind::Binary);
+        let mut payload = Payload::new(Sizes::Fixed(20), Kind::Binary);
         let bytes = message(&mut payload, 9, 5);
         assert_eq!(payload.diagnose(9, 4, 6, &bytes), Fault::Ahead(5));
         assert_eq!(payload.diagnose(9, 6, 7, &bytes), Fault::Behind(5));
@@ -237,6 +365,28 @@ mod tests {
         let mut broken = bytes.clone();
         broken[19] ^= 0x80;
         assert_eq!(payload.diagnose(9, 5, 6, &broken), Fault::Content);
+    }
+
+    #[test]
+    fn sizes_are_read_and_drawn_as_they_are_given() {
+        let uniform: Sizes = "16..1024".parse().unwrap();
+        let weighted: Sizes = "16:70,1024:25,65536:5".parse().unwrap();
+        assert_eq!((uniform.max(), weighted.max()), (1_024, 65_536));
+        for (sizes, mean) in [(uniform, 520.0), (weighted, 0.7 * 16.0 + 0.25 * 1_024.0 + 0.05 * 65_536.0)] {
+            assert!((sizes.mean() - mean).abs() < 0.01, "{sizes}: {}", sizes.mean());
+            let drawn: f64 = (0..100_000).map(|seq| sizes.of(3, seq) as f64).sum::<f64>() / 100_000.0;
+            assert!((drawn / mean - 1.0).abs() < 0.1, "{sizes}: {drawn}, not {mean}");
+            assert_eq!(sizes.to_string().parse::<Sizes>().unwrap(), sizes);
+            let mut payload = Payload::new(sizes, Kind::Text);
+            for seq in 0..1_000 {
+                let bytes = message(&mut payload, 3, seq);
+                assert!(payload.matches(3, seq, &bytes));
+                assert!(bytes.is_empty() || !payload.matches(3, seq, &bytes[1..]));
+            }
+        }
+        for wrong in ["", "x", "9..1", "1:2,3", "1:0", "1:nan", "2000000000", "-1"] {
+            assert!(wrong.parse::<Sizes>().unwrap_err().contains("give bytes"), "{wrong}");
+        }
     }
 
     #[test]

@@ -4,15 +4,14 @@
 //! back, byte by byte and wherever the reads are cut. It sits on the engine's drivers, without the
 //! engine.
 
-use crate::flow::{Flow, Worker};
-use crate::target::{self, Target};
+use crate::payload::Fault;
+use crate::plan::Plan;
+use crate::target;
+use crate::worker::{Flow, Worker};
 use ringwire::driver::{Driver, Event, SendBuf, Token};
 use ringwire::ws::{FrameHead, MAX_HEADER, write_header};
+use std::collections::HashMap;
 use std::io;
-use std::time::{Duration, Instant};
-
-/// The longest a worker waits before it looks at the phase again.
-const MAX_WAIT: Duration = Duration::from_millis(5);
 
 struct Stream {
     flow: Flow,
@@ -28,7 +27,8 @@ struct Stream {
 pub struct Raw<D: Driver> {
     driver: D,
     worker: Worker,
-    target: Target,
+    /// By number: connections asked for.
+    asked: HashMap<u32, Flow>,
     header: [u8; MAX_HEADER],
     header_bytes: usize,
     streams: Vec<Stream>,
@@ -40,12 +40,14 @@ fn token(slot: usize) -> Token {
 }
 
 impl<D: Driver> Raw<D> {
-    /// A worker that connects to `target`.
-    pub fn new(driver: D, worker: Worker, target: Target) -> Self {
+    /// A worker; its messages are all of one size.
+    pub fn new(driver: D, worker: Worker) -> Self {
         let mut header = [0; MAX_HEADER];
-        let head = FrameHead::whole(worker.plan.kind.opcode(), Some([0; 4]));
-        let header_bytes = write_header(&mut header, head, worker.plan.size);
-        Self { driver, worker, target, header, header_bytes, streams: Vec::new(), spare: Vec::new() }
+        let shape = &worker.plan.shape;
+        let head = FrameHead::whole(shape.kind().opcode(), Some([0; 4]));
+        let header_bytes = write_header(&mut header, head, shape.sizes.max());
+        let (asked, streams, spare) = (HashMap::new(), Vec::new(), Vec::new());
+        Self { driver, worker, asked, header, header_bytes, streams, spare }
     }
 
     /// Runs until the conductor says that it is over.
@@ -53,20 +55,16 @@ impl<D: Driver> Raw<D> {
     /// # Errors
     /// When the driver fails.
     pub fn run(mut self) -> io::Result<()> {
-        let start = Instant::now();
         loop {
-            self.driver.turn(Some(MAX_WAIT))?;
+            self.driver.turn(Some(self.worker.wait()))?;
             while let Some(event) = self.driver.next_event() {
                 self.on_event(event);
             }
-            let turn = self.worker.turn(start.elapsed());
+            let turn = self.worker.turn();
             if turn.ends {
                 return Ok(());
             }
-            for _ in 0..turn.open {
-                let index = self.worker.next_index();
-                self.driver.connect(self.target.addr, None, index.into());
-            }
+            self.open_due();
             if turn.begins {
                 for slot in 0..self.streams.len() {
                     if self.streams[slot].open {
@@ -77,22 +75,20 @@ impl<D: Driver> Raw<D> {
         }
     }
 
+    fn open_due(&mut self) {
+        while let Some(flow) = self.worker.next_connect() {
+            let plan: &Plan = &self.worker.plan;
+            let (to, source) = (plan.target(flow.index).addr, plan.source(flow.index));
+            self.driver.connect(to, source, flow.index.into());
+            self.asked.insert(flow.index, flow);
+        }
+    }
+
     fn on_event(&mut self, event: Event<D::Socket>) {
         match event {
-            Event::Connected { tag, result: Ok(socket) } => {
-                let slot = self.streams.len();
-                let flow = Flow::new(tag as u32);
-                let waiting = Vec::new();
-                self.streams.push(Stream { flow, received: 0, open: true, sending: false, waiting });
-                self.driver.attach(token(slot), socket);
-                if self.worker.opened() {
-                    self.burst(slot, true);
-                }
-            }
-            Event::Connected { result: Err(error), .. } => {
-                let advice = target::advice(&error);
-                let text = format!("{}: cannot connect: {error}{advice}", self.target);
-                self.worker.connect_failed(text);
+            Event::Connected { tag, result } => {
+                let Some(flow) = self.asked.remove(&(tag as u32)) else { return };
+                self.on_connected(flow, result);
             }
             Event::Received { token, lease } => {
                 let ended = receive(
@@ -113,6 +109,26 @@ impl<D: Driver> Raw<D> {
         }
     }
 
+    fn on_connected(&mut self, mut flow: Flow, result: io::Result<D::Socket>) {
+        match result {
+            Ok(socket) => {
+                let slot = self.streams.len();
+                let bursts = self.worker.opened(&mut flow);
+                let waiting = Vec::new();
+                self.streams.push(Stream { flow, received: 0, open: true, sending: false, waiting });
+                self.driver.attach(token(slot), socket);
+                if bursts {
+                    self.burst(slot, true);
+                }
+            }
+            Err(error) => {
+                let target = self.worker.plan.target(flow.index).clone();
+                let advice = target::advice(&error);
+                self.worker.connect_failed(&flow, || format!("{target}: cannot connect: {error}{advice}"));
+            }
+        }
+    }
+
     fn burst(&mut self, slot: usize, first: bool) {
         let stream = &mut self.streams[slot];
         let mut out = if stream.waiting.capacity() == 0 {
@@ -126,8 +142,8 @@ impl<D: Driver> Raw<D> {
             out.extend_from_slice(bytes);
         };
         match first {
-            true => self.worker.burst(&mut stream.flow, send),
-            false => self.worker.next_burst(&mut stream.flow, send),
+            true => self.worker.first_burst(&mut stream.flow, send),
+            false => self.worker.burst(&mut stream.flow, send),
         }
         if stream.sending {
             stream.waiting = out;
@@ -157,7 +173,7 @@ impl<D: Driver> Raw<D> {
     fn end(&mut self, slot: usize, why: &str) {
         let stream = &mut self.streams[slot];
         if std::mem::take(&mut stream.open) {
-            self.worker.closed(&stream.flow, why);
+            self.worker.closed(&stream.flow, false, || why.to_owned());
             self.driver.close(token(slot));
         }
     }
@@ -165,7 +181,7 @@ impl<D: Driver> Raw<D> {
 
 /// Checks bytes as they come. True if they end a burst and another one is to follow.
 fn receive(worker: &mut Worker, stream: &mut Stream, header: &[u8], mut bytes: &[u8]) -> bool {
-    let whole = header.len() + worker.plan.size;
+    let whole = header.len() + worker.plan.shape.sizes.max();
     let mut ended = false;
     while !bytes.is_empty() && stream.open {
         let (part, rest) = bytes.split_at(bytes.len().min(whole - stream.received));
@@ -174,13 +190,15 @@ fn receive(worker: &mut Worker, stream: &mut Stream, header: &[u8], mut bytes: &
         let (head, body) = part.split_at(split);
         let from = stream.received + split - header.len().min(stream.received + split);
         let flow = &mut stream.flow;
-        let fits = flow.expected < flow.sent
-            && (split == 0 || header[stream.received..stream.received + split] == *head)
-            && worker.payload.part_matches(flow.index, flow.expected, from, body);
+        let due = worker.due(flow);
+        let fits = due.is_some_and(|due| {
+            (split == 0 || header[stream.received..stream.received + split] == *head)
+                && worker.payload.part_matches(flow.index, due, from, body)
+        });
         if !fits {
             // Without frames there is no telling where the next message begins.
-            worker.board.wrong_answer(flow.index, flow.expected, crate::payload::Fault::Content);
-            worker.closed(flow, "its bytes cannot be told apart any more");
+            worker.board.wrong_message(flow.index, flow.index, due.unwrap_or(0), Fault::Content);
+            worker.closed(flow, false, || "its bytes cannot be told apart any more".to_owned());
             stream.open = false;
             return false;
         }

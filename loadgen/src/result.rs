@@ -168,6 +168,13 @@ pub struct Errors {
     pub notes: Vec<String>,
 }
 
+impl Errors {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A distribution of times.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Latency {
@@ -338,7 +345,7 @@ pub struct AttackRow {
     pub duration_s: f64,
 }
 
-/// CPU used while a load was measured.
+/// CPU used while a load was measured. Where no messages are sent, a handshake counts as one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cpu {
     /// CPUs the generator used, 1 for one core all the time.

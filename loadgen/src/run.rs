@@ -1,291 +1,239 @@
-//! The conductor: starts the workers, moves the run through its phases, and takes the measurements
-//! between two of them. It sleeps nearly always; the workers do the work.
+//! From loads to a report: crews here and of those that joined, one conductor for each load, and
+//! where results go.
 
-use crate::board::{Board, Phase, Totals};
-use crate::client::Client;
-use crate::flow::{Plan, Worker};
-use crate::host::CpuTime;
-use crate::raw::Raw;
-use crate::target::Target;
-use ringwire::driver::epoll::Epoll;
-use ringwire::driver::probe::{self, Chosen};
-use ringwire::driver::uring::Uring;
-use ringwire::driver::{Driver, DriverConfig};
-use ringwire::{Compression, Deadlines, DeflateConfig, DriverChoice, Limits, Server, ServerHandle};
-use rustix::thread::{CpuSet, sched_setaffinity};
-use std::io;
+use crate::cli::Spec;
+use crate::conduct::{Conductor, Orders};
+use crate::crew::{Crew, Local};
+use crate::host::Host;
+use crate::join::Joined;
+use crate::progress::{self, Progress};
+use crate::result::{Load, Report, SCHEMA, Verdict};
+use crate::scenario;
+use crate::threshold::{self, Condition};
+use clap::Args;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How often the conductor looks.
-const LOOK: Duration = Duration::from_millis(20);
-/// No connection opens for so long: the server is given up.
-const CONNECT_STALL: Duration = Duration::from_secs(15);
-/// What is on its way when the load ends may take so long.
-const DRAIN: Duration = Duration::from_secs(10);
-/// Bytes of the longest masked header.
-const HEADER_BYTES: u64 = 14;
-
-type WorkerResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
-
-/// How and where the workers run.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// Whom to load.
-    pub target: Target,
-    /// With what.
-    pub plan: Plan,
-    /// Addresses to connect from, in turn; empty leaves it to the kernel.
-    pub sources: Vec<std::net::IpAddr>,
-    /// Bare TCP instead of WebSocket.
-    pub raw: bool,
-    /// Workers.
-    pub workers: usize,
-    /// Cores they are pinned to in turn; empty pins nothing.
-    pub cores: Vec<usize>,
-    /// io_uring or epoll.
-    pub driver: DriverChoice,
+/// What becomes of results, and who helps.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Output {
+    /// Writes the result to a file.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Writes a page with the result's curves.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Fails the run on a condition, as in 'p99>2ms'; may be given several times.
+    #[arg(long, value_name = "CONDITION", long_help = threshold::help())]
+    pub fail_if: Vec<Condition>,
+    /// Shows no progress.
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Waits here for --processes others that are started with --join.
+    #[arg(long, value_name = "ADDR", requires = "processes")]
+    pub coordinate: Option<SocketAddr>,
+    /// Processes that join this one.
+    #[arg(long, value_name = "N", requires = "coordinate", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub processes: Option<u16>,
 }
 
-/// Workers at work.
-#[derive(Debug)]
-pub struct Run {
-    /// Shared with the workers.
-    pub board: Arc<Board>,
-    /// `uring` or `epoll`.
-    pub driver: &'static str,
-    connections: u64,
-    threads: Vec<JoinHandle<WorkerResult>>,
-    handle: Option<ServerHandle>,
+impl Output {
+    /// Whether anything was asked for.
+    pub fn is_used(&self) -> bool {
+        let Self { json, html, fail_if, quiet, coordinate, processes } = self;
+        json.is_some()
+            || html.is_some()
+            || !fail_if.is_empty()
+            || *quiet
+            || coordinate.is_some()
+            || processes.is_some()
+    }
 }
 
-impl Run {
-    /// Starts the workers, which begin to connect.
+/// Whoever runs loads.
+pub struct Runner {
+    progress: Arc<dyn Progress>,
+    interrupted: Arc<AtomicBool>,
+    began: Instant,
+    began_unix_ms: u64,
+    joined: Vec<Joined>,
+}
+
+impl Runner {
+    /// Waits for processes to join, if any are to, and takes over SIGINT and SIGTERM: the first one
+    /// ends the run and keeps what was measured, a second one ends the process.
     ///
     /// # Errors
-    /// In words, if no driver can run or a core is not there.
-    pub fn start(setup: &Setup) -> Result<Self, String> {
-        let board = Arc::new(Board::new(setup.workers));
-        let plan = Arc::new(setup.plan.clone());
-        let connections = plan.connections;
-        let worker = {
-            let board = board.clone();
-            move |lane| Worker::new(board.clone(), plan.clone(), lane)
+    /// In words, if a file cannot be written or somebody does not come.
+    pub fn new(output: &Output) -> Result<Self, String> {
+        // Rather now than after the run.
+        for path in [&output.json, &output.html].into_iter().flatten() {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            file.map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, interrupted.clone())
+                .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()))
+                .map_err(|error| format!("signals cannot be handled: {error}"))?;
+        }
+        let joined = match (output.coordinate, output.processes) {
+            (Some(addr), Some(processes)) => crate::join::gather(addr, processes.into())?,
+            _ => Vec::new(),
         };
-        if setup.raw {
-            return start_raw(setup, board, worker);
-        }
-        let (target, sources) = (setup.target.clone(), setup.sources.clone());
-        let server = Server::builder()
-            .shards(setup.workers)
-            .cores(setup.cores.iter().copied())
-            .driver(setup.driver)
-            .limits(limits(&setup.plan))
-            .compression(match setup.plan.deflate {
-                true => Compression::Deflate(DeflateConfig::default()),
-                false => Compression::Off,
-            })
-            .deadlines(Deadlines { drain_ms: 120_000, assembly_ms: 0, idle_ms: 0, ..Deadlines::default() })
-            .bind()
-            .map_err(|error| error.to_string())?;
-        let (driver, handle) = (server.driver(), server.handle());
-        let body = move || {
-            let run = server.run(|shard| Client::new(worker(shard.index), target.clone(), sources.clone()));
-            run.map_err(Into::into)
-        };
-        let thread = thread::Builder::new().name("workers".to_owned()).spawn(body);
-        let threads = vec![thread.map_err(|error| format!("no thread could be started: {error}"))?];
-        Ok(Self { board, driver, connections, threads, handle: Some(handle) })
+        Ok(Self {
+            progress: progress::for_terminal(output.quiet),
+            interrupted,
+            began: Instant::now(),
+            began_unix_ms: unix_ms(),
+            joined,
+        })
     }
 
-    /// Waits until all connections are open and, if they echo at once, until all answers are there.
-    /// Returns how long that took.
+    /// Whether it is to end.
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Runs one load, with the help of those that joined.
     ///
     /// # Errors
-    /// In words.
-    pub fn connect(&self) -> Result<Duration, String> {
-        let start = Instant::now();
-        let mut moved = (Instant::now(), 0);
-        loop {
-            let Totals { opened, failed, answered, outstanding } = self.board.totals();
-            if failed > 0 {
-                let notes = self.board.faults().notes.join("\n");
-                return Err(format!("{opened} of {} connections opened, then: {notes}", self.connections));
-            }
-            if self.board.has_faults() || (opened == self.connections && outstanding == 0) {
-                return Ok(start.elapsed());
-            }
-            self.check_threads()?;
-            if opened + answered != moved.1 {
-                moved = (Instant::now(), opened + answered);
-            } else if moved.0.elapsed() > CONNECT_STALL {
-                return Err(format!(
-                    "{opened} of {} connections opened, {outstanding} answers missing, and nothing \
-                     happened for {CONNECT_STALL:?}: does the server accept and answer?",
-                    self.connections
-                ));
-            }
-            thread::sleep(if start.elapsed() < LOOK { LOOK / 20 } else { LOOK });
-        }
+    /// In words, if it cannot begin.
+    pub fn run(&mut self, spec: &Spec) -> Result<Load, String> {
+        let mut joined = std::mem::take(&mut self.joined);
+        let load = self.conduct(spec, self.orders(spec), &mut joined);
+        self.joined = joined;
+        load
     }
 
-    /// Lets time pass in a phase, until something goes wrong.
+    /// Runs one load in this process alone.
     ///
     /// # Errors
-    /// If the workers themselves fail.
-    pub fn pass(&self, phase: Phase, time: Duration) -> Result<(), String> {
-        self.board.set_phase(phase);
-        let end = Instant::now() + time;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.board.has_faults() {
-                return self.check_threads();
-            }
-            self.check_threads()?;
-            thread::sleep(left.min(LOOK));
-        }
+    /// In words, if it cannot begin.
+    pub fn run_alone(&self, spec: &Spec) -> Result<Load, String> {
+        self.conduct(spec, self.orders(spec), &mut [])
     }
 
-    /// Stops sending and waits for what is on its way. Returns the answers that did not come.
-    pub fn drain(&self) -> u64 {
-        self.board.set_phase(Phase::Drain);
-        let end = Instant::now() + DRAIN;
-        loop {
-            let outstanding = self.board.totals().outstanding;
-            let settled = self.board.all_saw(Phase::Drain) && outstanding == 0;
-            if settled || Instant::now() > end || self.check_threads().is_err() {
-                return outstanding;
-            }
-            thread::sleep(LOOK / 4);
-        }
-    }
-
-    /// Closes the connections and ends the workers.
+    /// Runs one load in this process alone, for as long as others last: it sets `open` when its
+    /// connections are, and ends when `until` is set.
     ///
     /// # Errors
-    /// What ended them before.
-    pub fn finish(mut self) -> Result<(), String> {
-        self.board.set_phase(Phase::Close);
-        if let Some(handle) = self.handle.take() {
-            handle.shutdown();
+    /// In words, if it cannot begin.
+    pub fn run_behind(
+        &self,
+        spec: &Spec,
+        until: Arc<AtomicBool>,
+        open: Arc<AtomicBool>,
+    ) -> Result<Load, String> {
+        let orders = Orders { behind: Some((open, until)), expected: Duration::ZERO, ..self.orders(spec) };
+        self.conduct(spec, orders, &mut [])
+    }
+
+    fn orders(&self, spec: &Spec) -> Orders {
+        let times = &spec.times;
+        Orders {
+            name: spec.name.clone(),
+            pid: spec.pid,
+            interrupted: self.interrupted.clone(),
+            behind: None,
+            expected: times.warmup + times.duration + times.pause * times.waves,
         }
-        for thread in self.threads.drain(..) {
-            match thread.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(error.to_string()),
-                Err(_) => return Err("a worker panicked".to_owned()),
+    }
+
+    fn conduct(&self, spec: &Spec, orders: Orders, joined: &mut [Joined]) -> Result<Load, String> {
+        let lanes = (spec.seat.workers + joined.iter().map(Joined::workers).sum::<usize>()) as u64;
+        let local = Local::start(&spec.plan, &spec.seat, 0, lanes, 0)?;
+        let mut crews: Vec<Box<dyn Crew + '_>> = vec![Box::new(local)];
+        let mut first_lane = spec.seat.workers as u64;
+        for one in joined {
+            let workers = one.workers() as u64;
+            match one.start(&spec.plan, first_lane, lanes) {
+                Ok(remote) => crews.push(Box::new(remote)),
+                Err(why) => {
+                    crews.into_iter().for_each(|crew| drop(crew.finish()));
+                    return Err(why);
+                }
             }
+            first_lane += workers;
         }
-        Ok(())
+        let began_s = self.began.elapsed().as_secs_f64();
+        let conductor = Conductor::new(spec.plan.clone(), orders, crews, self.progress.clone());
+        Ok(scenario::run(conductor, &spec.name, began_s, &spec.times))
     }
 
-    fn check_threads(&self) -> Result<(), String> {
-        if self.threads.iter().any(JoinHandle::is_finished) {
-            return Err("a worker ended by itself".to_owned());
-        }
-        Ok(())
-    }
-}
-
-/// What was counted between two moments.
-#[derive(Clone, Copy, Debug)]
-pub struct Sample {
-    at: Instant,
-    answered: u64,
-    own: CpuTime,
-    server: Option<CpuTime>,
-}
-
-/// See [`Sample`].
-#[derive(Clone, Copy, Debug)]
-pub struct Measured {
-    /// How long.
-    pub seconds: f64,
-    /// Right answers.
-    pub messages: u64,
-    /// CPU of this process.
-    pub own: CpuTime,
-    /// CPU of the server's process, if it was named.
-    pub server: Option<CpuTime>,
-}
-
-impl Sample {
-    /// Now.
-    pub fn take(board: &Board, pid: Option<u32>) -> Self {
-        let server = pid.and_then(|pid| CpuTime::of(&pid.to_string()));
-        let own = CpuTime::of("self").unwrap_or_default();
-        Self { at: Instant::now(), answered: board.totals().answered, own, server }
-    }
-
-    /// From `before` to this one.
-    pub fn since(&self, before: &Self) -> Measured {
-        Measured {
-            seconds: (self.at - before.at).as_secs_f64(),
-            messages: self.answered - before.answered,
-            own: self.own.since(before.own),
-            server: self.server.zip(before.server).map(|(now, then)| now.since(then)),
+    /// What all loads together come to.
+    pub fn report(&self, loads: Vec<Load>, conditions: &[Condition]) -> Report {
+        let thresholds: Vec<_> =
+            conditions.iter().flat_map(|condition| loads.iter().map(|load| condition.try_on(load))).collect();
+        Report {
+            schema: SCHEMA,
+            tool: format!("ringwire-loadgen {}", env!("CARGO_PKG_VERSION")),
+            started_unix_ms: self.began_unix_ms,
+            command: std::env::args().collect(),
+            verdict: threshold::verdict(&loads, &thresholds),
+            thresholds,
+            host: Host::look(),
+            loads,
         }
     }
 }
 
-fn limits(plan: &Plan) -> Limits {
-    // A burst fits the outbox whole, and waiting to send never stops receiving.
-    let burst = plan.depth.saturating_mul(plan.size as u64 + HEADER_BYTES);
-    let burst = u32::try_from(burst).unwrap_or(u32::MAX);
-    let defaults = Limits::default();
-    Limits {
-        max_connections: (plan.connections as u32).min(defaults.max_connections),
-        max_message_bytes: defaults.max_message_bytes.max(plan.size as u32),
-        max_outbox_bytes: defaults.max_outbox_bytes.max(burst),
-        pause_receive_bytes: defaults.max_outbox_bytes.max(burst),
-        ..defaults
-    }
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-fn start_raw(
-    setup: &Setup,
-    board: Arc<Board>,
-    worker: impl Fn(usize) -> Worker + Clone + Send + 'static,
-) -> Result<Run, String> {
-    let (chosen, _reason) = probe::choose(setup.driver).map_err(|refused| refused.to_string())?;
-    let mut threads = Vec::new();
-    for lane in 0..setup.workers {
-        let (setup, worker) = (setup.clone(), worker.clone());
-        let body = move || {
-            if !setup.cores.is_empty() {
-                let mut cpus = CpuSet::new();
-                cpus.set(setup.cores[lane % setup.cores.len()]);
-                sched_setaffinity(None, &cpus)?;
-            }
-            let config = driver_config();
-            let worker = worker(lane);
-            match chosen {
-                Chosen::Uring => run_raw(Uring::new(&config, Vec::new())?, worker, setup.target),
-                Chosen::Epoll => run_raw(Epoll::new(&config, Vec::new())?, worker, setup.target),
-            }
-        };
-        let thread = thread::Builder::new().name(format!("worker-{lane}")).spawn(body);
-        threads.push(thread.map_err(|error| format!("no thread could be started: {error}"))?);
+/// Prints and writes a report, and says how the process is to end.
+///
+/// # Errors
+/// In words, if a file cannot be written; the others are.
+pub fn publish(report: &Report, output: &Output) -> Result<ExitCode, String> {
+    print!("{}", crate::text::report(report));
+    let mut failed = Vec::new();
+    if let Some(path) = &output.json {
+        failed.extend(write_json(path, report).err());
     }
-    let driver = match chosen {
-        Chosen::Uring => Uring::NAME,
-        Chosen::Epoll => Epoll::NAME,
-    };
-    Ok(Run { board, driver, connections: setup.plan.connections, threads, handle: None })
+    if let Some(path) = &output.html {
+        let page = crate::html::render(&[("this run".to_owned(), report.clone())]);
+        failed.extend(write(path, &page).err());
+    }
+    if !failed.is_empty() {
+        return Err(failed.join("\n"));
+    }
+    Ok(exit_code(report.verdict))
 }
 
-fn run_raw<D: Driver>(driver: D, worker: Worker, target: Target) -> WorkerResult {
-    let result: io::Result<()> = Raw::new(driver, worker, target).run();
-    result.map_err(Into::into)
+/// 0: all as it should be; 1: the server, or a threshold, failed the run; 2: it could not be made to
+/// its end; 3: the generator could not keep up.
+pub fn exit_code(verdict: Verdict) -> ExitCode {
+    ExitCode::from(match verdict {
+        Verdict::Ok => 0,
+        Verdict::Failed => 1,
+        Verdict::Broken => 2,
+        Verdict::Invalid => 3,
+    })
 }
 
-fn driver_config() -> DriverConfig {
-    let limits = Limits::default();
-    DriverConfig {
-        max_connections: limits.max_connections,
-        receive_buffers: limits.receive_buffers,
-        receive_buffer_bytes: limits.receive_buffer_bytes,
-        max_receive_bytes_per_turn: limits.max_receive_bytes_per_turn,
-    }
+/// Writes a report as JSON.
+///
+/// # Errors
+/// In words.
+pub fn write_json(path: &Path, report: &Report) -> Result<(), String> {
+    let text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
+    write(path, &(text + "\n"))
+}
+
+/// Writes a file.
+///
+/// # Errors
+/// In words.
+pub fn write(path: &Path, text: &str) -> Result<(), String> {
+    let file = OpenOptions::new().create(true).write(true).truncate(true).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|error| format!("{}: {error}", path.display()))
 }

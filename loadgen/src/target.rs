@@ -1,11 +1,13 @@
 //! Where the load goes: URLs, addresses, and what to do when they cannot be reached.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::str::FromStr;
 
 /// A server to be loaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// Where to connect.
     pub addr: SocketAddr,
@@ -22,6 +24,14 @@ impl fmt::Display for Target {
 }
 
 impl Target {
+    /// Where it is, as it may be given again.
+    pub fn url(&self, raw: bool) -> String {
+        match raw {
+            true => format!("tcp://{}", self.host),
+            false => format!("ws://{}{}", self.host, self.path),
+        }
+    }
+
     /// Reads `ws://HOST[:PORT][/PATH]`, or with `raw` also `tcp://HOST:PORT`, and looks the host up.
     ///
     /// # Errors
@@ -52,21 +62,68 @@ impl Target {
     }
 }
 
-/// Reads a list of addresses, or a network whose addresses are all to be used.
-///
-/// # Errors
-/// In words, for whoever typed it.
-pub fn sources(text: &str) -> Result<Vec<IpAddr>, String> {
-    let wrong = || format!("--source {text}: give addresses, as in 127.0.0.1,127.0.0.2 or 127.1.0.0/26");
-    if let Some((first, bits)) = text.split_once('/') {
-        let first: Ipv4Addr = first.parse().map_err(|_| wrong())?;
-        let bits: u32 = bits.parse().ok().filter(|bits| (16..=32).contains(bits)).ok_or_else(wrong)?;
-        // The first of a network names the network itself.
-        let all = u32::from(first) + u32::from(bits < 31)..u32::from(first) + (1 << (32 - bits));
-        return Ok(all.map(|bits| IpAddr::V4(Ipv4Addr::from(bits))).collect());
+/// Where connections come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sources {
+    /// One address.
+    One(IpAddr),
+    /// As many of an IPv4 network as are needed.
+    Network(Ipv4Addr, u8),
+}
+
+impl FromStr for Sources {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let help = || format!("`{text}`: give an address, or an IPv4 network as 127.0.0.0/8");
+        let Some((addr, bits)) = text.split_once('/') else {
+            return text.parse().map(Self::One).map_err(|_| help());
+        };
+        match (addr.parse(), bits.parse()) {
+            (Ok(addr), Ok(bits @ 1..=30)) => Ok(Self::Network(addr, bits)),
+            _ => Err(help()),
+        }
     }
-    let list = text.split(',').filter(|part| !part.is_empty());
-    list.map(|part| part.parse().map_err(|_| wrong())).collect()
+}
+
+impl Sources {
+    /// The addresses that so many connections to `targets` come from; none leaves it to the kernel.
+    ///
+    /// # Errors
+    /// If they have too few ports for all connections.
+    pub fn choose(given: &[Self], targets: &[Target], connections: u64) -> Result<Vec<IpAddr>, String> {
+        let ports = crate::host::source_ports();
+        let per_source = ports * targets.len() as u64;
+        let needed = connections.div_ceil(per_source.max(1));
+        let is_local = |target: &Target| matches!(target.addr.ip(), IpAddr::V4(ip) if ip.is_loopback());
+        let local = [Self::Network(Ipv4Addr::new(127, 0, 0, 0), 8)];
+        let given = match given.is_empty() {
+            true if needed > 1 && targets.iter().all(is_local) => &local,
+            _ => given,
+        };
+        let mut sources = Vec::new();
+        for source in given {
+            match source {
+                Self::One(addr) => sources.push(*addr),
+                Self::Network(addr, bits) => {
+                    let first = u32::from(*addr) & (u32::MAX << (32 - bits));
+                    // Neither the network's own address nor the one for broadcasts.
+                    let hosts = u64::from((1_u32 << (32 - bits)) - 2);
+                    let taken = needed.saturating_sub(sources.len() as u64).clamp(1, hosts);
+                    let addr = |host| IpAddr::V4(Ipv4Addr::from(first + host));
+                    sources.extend((1..=taken as u32).map(addr));
+                }
+            }
+        }
+        let room = per_source * sources.len().max(1) as u64;
+        if room < connections {
+            return Err(format!(
+                "{connections} connections need as many source ports, and there are {room}: give more \
+                 addresses with --source, or `sysctl -w net.ipv4.ip_local_port_range='1024 65535'`"
+            ));
+        }
+        Ok(sources)
+    }
 }
 
 /// What may help against an error of connect(2), to be put behind it.
@@ -105,6 +162,24 @@ mod tests {
         assert_eq!(target("ws://[::1]:9001").addr, "[::1]:9001".parse().unwrap());
         assert_eq!(target("ws://[::1]").addr, "[::1]:80".parse().unwrap());
         assert_eq!(target("ws://127.0.0.1:1?x").path, "/?x");
+    }
+
+    #[test]
+    fn as_many_sources_as_ports_ask_for() {
+        let there = [target("ws://127.0.0.1:9001/")];
+        let ports = crate::host::source_ports();
+        assert_eq!(Sources::choose(&[], &there, 10), Ok(vec![]));
+        let two = Sources::choose(&[], &there, ports + 1).unwrap();
+        assert_eq!(two, ["127.0.0.1", "127.0.0.2"].map(|addr| addr.parse::<IpAddr>().unwrap()));
+        let given: Vec<Sources> = vec!["127.0.0.9".parse().unwrap(), "127.1.0.0/16".parse().unwrap()];
+        let three = Sources::choose(&given, &there, 2 * ports + 1).unwrap();
+        assert_eq!(three.len(), 3);
+        assert_eq!(three[1..], ["127.1.0.1", "127.1.0.2"].map(|addr| addr.parse::<IpAddr>().unwrap()));
+        let error = Sources::choose(&given[..1], &there, ports + 1).unwrap_err();
+        assert!(error.contains("--source") && error.contains("ip_local_port_range"), "{error}");
+        for wrong in ["x", "127.0.0.0/0", "127.0.0.0/31", "::/64"] {
+            assert!(wrong.parse::<Sources>().unwrap_err().contains("127.0.0.0/8"), "{wrong}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// Whether nothing is left to be done without a further event, but for what timers bring.
     pub fn is_at_rest(&self) -> bool {
         self.common.dirty.is_empty()
+            && self.broadcasts.is_empty()
             && self.connects.is_empty()
             && !matches!(self.accept_paused, super::AcceptPause::Until(_))
     }

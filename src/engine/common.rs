@@ -8,6 +8,7 @@ use super::entropy::Entropy;
 use super::heartbeat::Heartbeat;
 use super::inflate::Job;
 use super::pool::Pool;
+use super::queue::Queue;
 use super::slot::{Flags, NO_WORK, PeerTable, Phase, Slot};
 use super::stats::Stats;
 use crate::config::{Deadlines, Limits, OriginPolicy};
@@ -15,6 +16,7 @@ use crate::driver::Token;
 use crate::http::HeadScanner;
 use crate::ws::client::ClientHandshake;
 use crate::ws::{self, CloseCode, DecodeLimits, Kind, Prepared, Role, State};
+use bytes::Bytes;
 use slab::Slab;
 use std::sync::Arc;
 
@@ -28,8 +30,8 @@ const MAX_IDLE_WORKS: usize = 4_096;
 /// What a connection holds only while it is busy: bytes to send, or something half received.
 #[derive(Debug, Default)]
 pub struct Work {
-    /// Bytes to be sent with the next flush.
-    pub pending: Vec<u8>,
+    /// What is to be sent next.
+    pub queue: Queue,
     /// Bytes the driver has; one send at a time.
     pub in_flight: usize,
     /// Tick at which the send in flight began.
@@ -55,7 +57,7 @@ pub struct Work {
 impl Work {
     /// Bytes not yet taken by the kernel.
     pub fn queued(&self) -> usize {
-        self.pending.len() + self.in_flight
+        self.queue.bytes() + self.in_flight
     }
 }
 
@@ -149,8 +151,7 @@ impl Common {
         // What has come of a message that nobody will hear is of no use.
         let is_heard = !ended && slot.session.state() == State::Open;
         let Some(work) = self.existing_work(slot) else { return };
-        let idle = work.pending.is_empty()
-            && work.in_flight == 0
+        let idle = work.queued() == 0
             && (ended || work.carry.is_empty())
             && work.handshake.is_none()
             && (!is_heard || work.inflating.is_none())
@@ -168,7 +169,7 @@ impl Common {
         let work = self.works.remove(slot.work as usize);
         slot.work = NO_WORK;
         self.outbox_bytes -= work.queued();
-        self.pool.give(work.pending);
+        work.queue.dismantle(&mut self.pool);
         self.pool.give(work.carry);
         self.pool.give(work.assembly);
         if let Some(inflater) = work.inflating.and_then(|job| job.into_inflater()) {
@@ -207,15 +208,15 @@ impl Common {
     ) {
         self.work(slot);
         let Self { works, pool, .. } = self;
-        let pending = &mut works[slot.work as usize].pending;
-        if pending.capacity() == 0 {
-            *pending = pool.take(expected);
-        } else {
-            pool.make_room(pending, expected);
-        }
-        let before = pending.len();
-        write(pending);
-        self.outbox_bytes += pending.len() - before;
+        self.outbox_bytes += works[slot.work as usize].queue.append(pool, expected, write);
+        self.mark_dirty(slot, token);
+    }
+
+    /// Appends a frame that goes to others as well.
+    fn share(&mut self, slot: &mut Slot, token: Token, frame: &Bytes) {
+        self.work(slot);
+        self.works[slot.work as usize].queue.share(&mut self.pool, frame);
+        self.outbox_bytes += frame.len();
         self.mark_dirty(slot, token);
     }
 
@@ -239,6 +240,40 @@ impl Common {
         })
     }
 
+    /// Sends one message in frames of at most `frame_bytes` (RFC 6455 §5.4), compressed as
+    /// [`Common::send`] does.
+    pub fn send_in_frames(
+        &mut self,
+        slot: &mut Slot,
+        token: Token,
+        kind: Kind,
+        payload: &[u8],
+        frame_bytes: usize,
+    ) -> SendResult {
+        let whole = ws::MAX_HEADER + payload.len();
+        let room = (self.limits.max_outbox_bytes as usize).saturating_sub(self.queued(slot));
+        if payload.len() <= frame_bytes || whole > room {
+            // In the second case it is refused there.
+            return self.send(slot, token, kind, payload);
+        }
+        let deflate = slot.session.deflate().filter(|_| payload.len() >= self.deflate.min_bytes());
+        self.send_as(slot, token, payload, |common, slot, token, mask| {
+            let role = slot.session.role();
+            let Self { deflate: contexts, stats, entropy, .. } = common;
+            let deflated = deflate.and_then(|params| contexts.compress(token.slot, params, role, payload));
+            if let Some(deflated) = deflated {
+                stats.messages_deflated.add(1);
+                stats.deflated_bytes_sent.add(deflated.len() as u64);
+            }
+            let content = deflated.unwrap_or(payload);
+            let mut frames = Vec::with_capacity(content.len() + ws::MAX_HEADER);
+            // The key of the first frame stands in if the host runs out of randomness half-way.
+            let next_mask = || mask.map(|first| entropy.mask().unwrap_or(first));
+            ws::encode_in_frames(&mut frames, kind, deflated.is_some(), content, frame_bytes, next_mask);
+            common.append(slot, token, frames.len(), |out| out.extend_from_slice(&frames));
+        })
+    }
+
     /// Sends one message that may go to others as well.
     pub fn send_prepared(&mut self, slot: &mut Slot, token: Token, prepared: &Prepared) -> SendResult {
         let (kind, payload) = prepared.parts();
@@ -258,7 +293,7 @@ impl Common {
                 common.stats.messages_deflated.add(1);
                 common.stats.deflated_bytes_sent.add(bytes as u64);
             }
-            common.append(slot, token, frame.len(), |out| out.extend_from_slice(frame));
+            common.share(slot, token, frame);
         })
     }
 
@@ -313,20 +348,15 @@ impl Common {
         let Self { works, pool, deflate, stats, .. } = self;
         let deflated = deflate.compress(token.slot, params, role, payload);
         let content = deflated.unwrap_or(payload);
-        let pending = &mut works[slot.work as usize].pending;
-        if pending.capacity() == 0 {
-            *pending = pool.take(ws::MAX_HEADER + content.len());
+        let queue = &mut works[slot.work as usize].queue;
+        self.outbox_bytes += queue.append(pool, ws::MAX_HEADER + content.len(), |out| match deflated {
+            Some(deflated) => ws::encode_deflated(out, kind, deflated, mask),
+            None => ws::encode_message(out, kind, payload, mask),
+        });
+        if let Some(deflated) = deflated {
+            stats.messages_deflated.add(1);
+            stats.deflated_bytes_sent.add(deflated.len() as u64);
         }
-        let before = pending.len();
-        match deflated {
-            Some(deflated) => {
-                ws::encode_deflated(pending, kind, deflated, mask);
-                stats.messages_deflated.add(1);
-                stats.deflated_bytes_sent.add(deflated.len() as u64);
-            }
-            None => ws::encode_message(pending, kind, payload, mask),
-        }
-        self.outbox_bytes += pending.len() - before;
         self.mark_dirty(slot, token);
     }
 

@@ -2,9 +2,10 @@
 //!
 //! The only room through which one core touches another.
 
+use crate::config::Limits;
 use crate::driver::Waker;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 #[derive(Debug)]
@@ -14,6 +15,9 @@ struct Gate {
     /// Commands in the queue.
     queued: AtomicU32,
     limit: u32,
+    /// Bytes of commands that count until they have been carried out.
+    held_bytes: AtomicUsize,
+    max_held_bytes: usize,
     waker: Waker,
 }
 
@@ -46,10 +50,17 @@ pub struct Inbox<T> {
     gate: Arc<Gate>,
 }
 
-/// A mailbox of at most `limit` commands whose posts end the wait of `waker`'s driver.
-pub fn mailbox<T>(limit: u32, waker: Waker) -> (Mailbox<T>, Inbox<T>) {
+/// A bounded mailbox whose posts end the wait of `waker`'s driver.
+pub fn mailbox<T>(limits: &Limits, waker: Waker) -> (Mailbox<T>, Inbox<T>) {
     let (sender, receiver) = channel();
-    let gate = Arc::new(Gate { notified: AtomicBool::new(false), queued: AtomicU32::new(0), limit, waker });
+    let gate = Arc::new(Gate {
+        notified: AtomicBool::new(false),
+        queued: AtomicU32::new(0),
+        limit: limits.max_mailbox_commands,
+        held_bytes: AtomicUsize::new(0),
+        max_held_bytes: limits.max_broadcast_bytes as usize,
+        waker,
+    });
     (Mailbox { queue: sender, gate: gate.clone() }, Inbox { queue: receiver, gate })
 }
 
@@ -66,6 +77,30 @@ impl<T> Mailbox<T> {
     /// Queues a command whatever the limit: for the few that the server itself sends.
     pub fn post_unbounded(&self, command: T) -> Result<(), PostError> {
         self.gate.queued.fetch_add(1, Ordering::Relaxed);
+        self.post_counted(command)
+    }
+
+    /// Makes room for a command that holds so many bytes until it has been carried out. One alone may
+    /// hold more than the limit. What follows is [`post_reserved`](Self::post_reserved) or
+    /// [`cancel`](Self::cancel).
+    pub fn reserve(&self, bytes: usize) -> Result<(), PostError> {
+        let held = self.gate.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let queued = self.gate.queued.fetch_add(1, Ordering::Relaxed);
+        if queued >= self.gate.limit || (held > 0 && held + bytes > self.gate.max_held_bytes) {
+            self.cancel(bytes);
+            return Err(PostError::Full);
+        }
+        Ok(())
+    }
+
+    /// Gives the room back.
+    pub fn cancel(&self, bytes: usize) {
+        self.gate.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.gate.queued.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Queues a command for which there is room.
+    pub fn post_reserved(&self, command: T) -> Result<(), PostError> {
         self.post_counted(command)
     }
 
@@ -94,6 +129,16 @@ impl<T> Inbox<T> {
         if !self.gate.notified.swap(true, Ordering::AcqRel) {
             self.gate.waker.wake();
         }
+    }
+
+    /// Bytes of commands that have not been carried out.
+    pub fn held_bytes(&self) -> usize {
+        self.gate.held_bytes.load(Ordering::Relaxed)
+    }
+
+    /// A command that held so many bytes has been carried out.
+    pub fn let_go(&self, bytes: usize) {
+        self.gate.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// The next command.

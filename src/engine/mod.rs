@@ -5,6 +5,7 @@
 //! only its counters.
 
 mod audit;
+pub mod broadcast;
 pub mod clock;
 pub mod common;
 mod deadlines;
@@ -17,6 +18,7 @@ pub mod outbound;
 mod outbox;
 mod party;
 pub mod pool;
+pub mod queue;
 mod receive;
 mod requests;
 pub mod slot;
@@ -28,6 +30,7 @@ use crate::config::{Compression, Deadlines, Limits, OriginPolicy};
 use crate::driver::{Driver, Event, PeerAddr, Token};
 use crate::handler::{CloseReason, ConnId, Handler, Shard};
 use crate::ws::{CloseCode, Kind, Prepared, Role, Session};
+use broadcast::{Broadcast, Broadcasts};
 use bytes::Bytes;
 use clock::Clock;
 use common::Common;
@@ -72,6 +75,8 @@ pub enum Command {
         /// What.
         prepared: Prepared,
     },
+    /// Offer a message to every connection.
+    Broadcast(Broadcast),
     /// Begin the closing handshake.
     Close {
         /// Of whom.
@@ -113,6 +118,7 @@ pub struct Core<D: Driver, H: Handler> {
     wheel: Wheel,
     clock: Clock,
     inbox: Inbox<Command>,
+    broadcasts: Broadcasts,
     connects: Vec<Connect<H::State>>,
     /// Outbound connections on their way, by the tag given to the driver.
     connecting: Slab<Connect<H::State>>,
@@ -176,6 +182,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             wheel: Wheel::new(clock.tick()),
             clock,
             inbox,
+            broadcasts: Broadcasts::default(),
             connects: Vec::new(),
             connecting: Slab::new(),
             sent: Vec::new(),
@@ -236,6 +243,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         };
         self.handler_wait = self.handler.turn(&mut shard);
         self.start_connects();
+        self.progress_broadcasts();
         self.progress_drain();
         self.flush();
         self.publish();
@@ -243,7 +251,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     fn next_wait(&self) -> Option<Duration> {
-        if !self.common.dirty.is_empty() {
+        if !self.common.dirty.is_empty() || !self.broadcasts.is_empty() {
             return Some(Duration::ZERO);
         }
         let timers = self.wheel.next_tick().map(|tick| self.clock.until(tick));
@@ -363,6 +371,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 Command::SendPrepared { to, prepared } => self.with_conn(to, |common, slot, token| {
                     common.send_prepared(slot, token, &prepared);
                 }),
+                Command::Broadcast(broadcast) => self.broadcasts.push(broadcast),
                 Command::Close { id, code, reason } => self.with_conn(id, |common, slot, token| {
                     common.close(slot, token, Some(code), &reason);
                 }),
@@ -455,6 +464,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         for connect in self.connecting.drain() {
             self.handler.connect_failed(connect.state, ConnectError::Disconnected);
         }
+        self.broadcasts.clear();
         self.stopped = true;
     }
 
@@ -464,6 +474,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let stats = &self.common.stats;
         stats.turns.add(1);
         stats.connections.set(self.table.len() as u64);
+        stats.broadcast_bytes.set(self.inbox.held_bytes() as u64);
         stats.outbox_bytes.set(self.common.outbox_bytes as u64);
         stats.pool_bytes.set(self.common.pool.free_bytes() as u64);
         stats.busy_connections.set(self.common.works.len() as u64);

@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::clock::ticks;
+use super::queue::give_back;
 use super::slot::{Flags, Phase};
 use crate::driver::{Driver, SendBuf, Token};
 use crate::handler::{CloseReason, Conn, Handler};
@@ -18,15 +19,17 @@ impl<D: Driver, H: Handler> Core<D, H> {
             let (phase, tick) = (slot.phase, self.common.tick);
             match self.common.existing_work(slot) {
                 Some(work) if work.in_flight > 0 || phase == Phase::Closing => {}
-                Some(work) if !work.pending.is_empty() => {
-                    let bytes = std::mem::take(&mut work.pending);
-                    work.in_flight = bytes.len();
-                    work.pongs = 0;
-                    work.write_since = tick;
-                    self.sent.push(token);
-                    self.driver.send(token, SendBuf::Owned(bytes));
-                }
-                _ => self.all_sent(token),
+                Some(work) => match work.queue.take() {
+                    Some(buf) => {
+                        work.in_flight = buf.as_slice().len();
+                        work.pongs = 0;
+                        work.write_since = tick;
+                        self.sent.push(token);
+                        self.driver.send(token, buf);
+                    }
+                    None => self.all_sent(token),
+                },
+                None => self.all_sent(token),
             }
             self.settle(token);
         }
@@ -37,14 +40,12 @@ impl<D: Driver, H: Handler> Core<D, H> {
 
     pub(super) fn on_sent(&mut self, token: Token, buf: SendBuf, result: std::io::Result<()>) {
         let bytes = buf.as_slice().len();
-        if let SendBuf::Owned(buffer) = buf {
-            self.common.pool.give(buffer);
-        }
+        give_back(&mut self.common.pool, buf);
         let Some((slot, _)) = self.table.get(token) else { return };
         let Some(work) = self.common.existing_work(slot) else { return };
         debug_assert_eq!(work.in_flight, bytes);
         work.in_flight = 0;
-        let more = !work.pending.is_empty();
+        let more = work.queue.bytes() > 0;
         self.common.outbox_bytes -= bytes;
         if result.is_err() {
             return self.abort(token, CloseReason::Disconnected);

@@ -81,6 +81,8 @@ stats! {
     receive_pauses "counter" "ringwire_receive_pauses_total" "Times receiving paused at pause_receive_bytes.",
     commands "counter" "ringwire_mailbox_commands_total" "Commands taken from other threads.",
     commands_stale "counter" "ringwire_mailbox_stale_total" "Commands for connections that no longer exist.",
+    broadcasts "counter" "ringwire_broadcasts_total" "Messages to all that every connection has been offered.",
+    broadcast_bytes "gauge" "ringwire_broadcast_bytes" "Bytes of messages to all that wait or are on their way.",
     turns "counter" "ringwire_turns_total" "Turns of the event loop.",
     outbox_bytes "gauge" "ringwire_outbox_bytes" "Bytes queued or in flight to peers.",
     pool_bytes "gauge" "ringwire_pool_bytes" "Bytes of free buffers kept for reuse.",

@@ -46,6 +46,11 @@ impl<S> Table<S> {
         self.slots.is_empty()
     }
 
+    /// All slots are below it.
+    pub fn bound(&self) -> u32 {
+        self.states.len() as u32
+    }
+
     /// Takes a free slot; `make` is given the new generation.
     pub fn insert(&mut self, make: impl FnOnce(u32) -> Slot) -> Token {
         // 0 is never used, so that a token of zeros is nobody's.

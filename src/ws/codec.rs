@@ -20,6 +20,22 @@ pub enum Message<'a> {
     Binary(&'a [u8]),
 }
 
+impl<'a> Message<'a> {
+    /// Its kind and its bytes.
+    ///
+    /// ```
+    /// use ringwire::{Message, ws::Kind};
+    /// assert_eq!(Message::Text("hi").parts(), (Kind::Text, b"hi".as_slice()));
+    /// ```
+    #[inline]
+    pub fn parts(self) -> (Kind, &'a [u8]) {
+        match self {
+            Self::Text(text) => (Kind::Text, text.as_bytes()),
+            Self::Binary(bytes) => (Kind::Binary, bytes),
+        }
+    }
+}
+
 /// What [`Codec::feed`] reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {

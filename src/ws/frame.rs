@@ -230,6 +230,28 @@ pub fn encode_fragment(out: &mut Vec<u8>, opcode: Opcode, fin: bool, payload: &[
     encode_frame(out, FrameHead { fin, rsv1: false, opcode, mask }, payload);
 }
 
+/// Appends a whole message as frames of at most `frame_bytes` bytes each, which must not be 0; a
+/// compressed one has RSV1 in the first (RFC 7692 §6.1).
+pub(crate) fn encode_in_frames(
+    out: &mut Vec<u8>,
+    kind: Kind,
+    rsv1: bool,
+    content: &[u8],
+    frame_bytes: usize,
+    mut next_mask: impl FnMut() -> Option<[u8; 4]>,
+) {
+    let last = content.len().div_ceil(frame_bytes).max(1) - 1;
+    for number in 0..=last {
+        let from = number * frame_bytes;
+        let part = &content[from..content.len().min(from + frame_bytes)];
+        let (opcode, rsv1) = match number {
+            0 => (kind.opcode(), rsv1),
+            _ => (Opcode::Continuation, false),
+        };
+        encode_frame(out, FrameHead { fin: number == last, rsv1, opcode, mask: next_mask() }, part);
+    }
+}
+
 /// Appends a ping. Of `payload`, the first 125 bytes are sent: a control frame holds no more.
 #[inline]
 pub fn encode_ping(out: &mut Vec<u8>, payload: &[u8], mask: Option<[u8; 4]>) {

@@ -23,50 +23,70 @@ use std::sync::{Arc, OnceLock};
 pub struct Prepared(Arc<Inner>);
 
 struct Inner {
-    message: Owned,
+    message: Source,
     plain: OnceLock<Bytes>,
     /// By the window's bits, from 8.
     deflated: [OnceLock<Bytes>; 8],
 }
 
-enum Owned {
+enum Source {
     Text(String),
     Binary(Bytes),
+    /// Another shard's, or that of all shards.
+    Same(Prepared),
 }
 
 impl Prepared {
     /// A text message.
     pub fn text(text: impl Into<String>) -> Self {
-        Self::new(Owned::Text(text.into()))
+        Self::new(Source::Text(text.into()))
     }
 
     /// A binary message.
     pub fn binary(bytes: impl Into<Bytes>) -> Self {
-        Self::new(Owned::Binary(bytes.into()))
+        Self::new(Source::Binary(bytes.into()))
     }
 
-    fn new(message: Owned) -> Self {
+    fn new(message: Source) -> Self {
         Self(Arc::new(Inner { message, plain: OnceLock::new(), deflated: Default::default() }))
     }
 
     /// What is sent.
     pub fn message(&self) -> Message<'_> {
         match &self.0.message {
-            Owned::Text(text) => Message::Text(text),
-            Owned::Binary(bytes) => Message::Binary(bytes),
+            Source::Text(text) => Message::Text(text),
+            Source::Binary(bytes) => Message::Binary(bytes),
+            Source::Same(origin) => origin.message(),
         }
     }
 
     pub(crate) fn parts(&self) -> (Kind, &[u8]) {
-        match &self.0.message {
-            Owned::Text(text) => (Kind::Text, text.as_bytes()),
-            Owned::Binary(bytes) => (Kind::Binary, bytes),
+        match self.message() {
+            Message::Text(text) => (Kind::Text, text.as_bytes()),
+            Message::Binary(bytes) => (Kind::Binary, bytes),
         }
+    }
+
+    /// The same message with frames of its own. Encoding and compressing are still done once.
+    pub(crate) fn for_shard(&self) -> Self {
+        let origin = match &self.0.message {
+            Source::Same(origin) => origin,
+            _ => self,
+        };
+        Self::new(Source::Same(origin.clone()))
+    }
+
+    /// Bytes it holds, but for its frames.
+    pub(crate) fn held_bytes(&self) -> usize {
+        size_of::<Inner>() + self.parts().1.len()
     }
 
     /// The server's frame.
     pub(crate) fn plain(&self) -> &Bytes {
         self.0.plain.get_or_init(|| {
+            if let Source::Same(origin) = &self.0.message {
+                return Bytes::copy_from_slice(origin.plain());
+            }
             let (kind, payload) = self.parts();
             let mut frame = Vec::with_capacity(super::header_len(payload.len(), false) + payload.len());
             encode_message(&mut frame, kind, payload, None);
@@ -90,6 +110,9 @@ impl Prepared {
         compress: impl FnOnce(&[u8]) -> Option<T>,
     ) -> &Bytes {
         self.0.deflated[usize::from(window_bits.clamp(8, 15) - 8)].get_or_init(|| {
+            if let Source::Same(origin) = &self.0.message {
+                return Bytes::copy_from_slice(origin.deflated(window_bits, compress));
+            }
             let (kind, payload) = self.parts();
             match compress(payload) {
                 Some(deflated) => {

@@ -26,6 +26,8 @@ macro_rules! on_every_driver {
 mod addresses;
 mod attacks;
 mod backpressure;
+mod broadcast;
+mod broadcast_soak;
 mod callbacks;
 mod closing;
 mod deadlines;

@@ -3,7 +3,8 @@
 use crate::peer::{ACCEPT, Peer, bare, close};
 use crate::service::Ask;
 use crate::stage::{On, Setup, Stage};
-use ringwire::{ClientRequest, Deadlines, Limits};
+use ringwire::{ClientRequest, Deadlines, Limits, Prepared};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 fn connect(stage: &Stage, to: SocketAddr, path: &str, tag: &str) {
@@ -54,6 +55,33 @@ fn client_frame(peer: &mut Peer) -> (u8, [u8; 4], Vec<u8>) {
 }
 
 on_every_driver! {
+    /// A client masks each frame by itself (RFC 6455 §5.3): of a message to many nothing is shared.
+    fn messages_to_many_are_masked_one_by_one(on) {
+        let stage = Stage::plain(on);
+        let mut listener = stage.listen();
+        let mut far_ends: Vec<Peer> = (0..3)
+            .map(|number| {
+                let tag = format!("c{number}");
+                connect(&stage, listener.addr, "/", &tag);
+                let mut far = listener.accept();
+                let head = request(&mut far);
+                far.send(switch(&accept_for(&head)).as_bytes());
+                stage.wait(&tag, "open");
+                far
+            })
+            .collect();
+        let prepared = Prepared::text("to many");
+        for _ in 0..2 {
+            stage.remote.broadcast(&prepared, 0).unwrap();
+        }
+        let mut masks = HashSet::new();
+        for far in far_ends.iter_mut().flat_map(|far| [client_frame(far), client_frame(far)]) {
+            let (b0, mask, payload) = far;
+            assert_eq!((b0, payload.as_slice()), (0x81, &b"to many"[..]));
+            assert!(masks.insert(mask), "a mask was used twice");
+        }
+    }
+
     fn opens_speaks_and_closes(on) {
         let stage = Stage::plain(on);
         let mut listener = stage.listen();

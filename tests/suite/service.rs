@@ -2,8 +2,8 @@
 
 use ringwire::http::Response;
 use ringwire::{
-    ClientRequest, CloseCode, CloseReason, Conn, ConnId, ConnectError, Fragment, Handler, Message, Remote,
-    Request, SendResult, Shard, ShardInfo, Upgrade,
+    ClientRequest, CloseCode, CloseReason, Conn, ConnId, ConnectError, Fragment, Handler, Message, Prepared,
+    Remote, Request, SendResult, Shard, ShardInfo, Upgrade,
 };
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -19,6 +19,9 @@ pub enum Ask {
     Close { id: ConnId, code: u16 },
     /// `Shard::conn(id)` and then `Conn::send_binary` of that many bytes.
     Send { id: ConnId, bytes: usize },
+    /// `Shard::each_conn` and then, for each size, `Conn::send_prepared` of that many bytes and
+    /// `Conn::send_text`.
+    SendEach { sizes: Vec<usize> },
     /// `Shard::stop`.
     Stop,
 }
@@ -112,6 +115,8 @@ impl Service {
                 let (sent, queued) = (count(SendResult2::Sent), count(SendResult2::Queued));
                 self.notes.write(&tag, format!("burst {sent} {queued} {}", count(SendResult2::Dropped)));
             }
+            // A line to all.
+            ["!all", ref line @ ..] => self.remote.broadcast(&Prepared::text(line.join(" ")), 0).unwrap(),
             ["!peer"] => drop(conn.send_text(&conn.peer_addr().to_string())),
             ["!backpressure"] => drop(conn.send_text(&conn.backpressure_bytes().to_string())),
             _ => panic!("no such command: {words:?}"),
@@ -214,6 +219,20 @@ impl Handler for Service {
         conn.send_binary(&line);
     }
 
+    /// A tag is the number of a room, and 0 is for all.
+    fn broadcast(&mut self, conn: &mut Conn<'_, Visitor>, message: &Prepared, tag: u64) {
+        if tag != 0 && conn.state().path != format!("/room{tag}") {
+            return;
+        }
+        let result = conn.send_prepared(message);
+        if matches!(result, SendResult::Dropped | SendResult::Closed) {
+            self.notes.write(&conn.state().tag, format!("broadcast {result:?}"));
+            if conn.state().path == "/strict" {
+                conn.close(CloseCode::TRY_AGAIN_LATER, "too slow");
+            }
+        }
+    }
+
     fn drain(&mut self, conn: &mut Conn<'_, Visitor>) {
         let Visitor { tag, path } = conn.state();
         self.notes.write(tag, "drain");
@@ -268,6 +287,16 @@ impl Handler for Service {
                     if let Some(mut conn) = shard.conn(id) {
                         conn.send_binary(&vec![b'.'; bytes]);
                     }
+                }
+                Ask::SendEach { sizes } => {
+                    let shared = sizes.iter().zip(0..).map(|(size, n)| Prepared::binary(vec![n; *size]));
+                    let shared: Vec<_> = shared.collect();
+                    shard.each_conn(|conn| {
+                        for (number, prepared) in shared.iter().enumerate() {
+                            conn.send_prepared(prepared);
+                            conn.send_text(&format!("after {number}"));
+                        }
+                    });
                 }
                 Ask::Stop => shard.stop(),
             }

@@ -447,17 +447,26 @@ fn conversation(seed: u64, tally: &Tally) {
     tally.add(&net, &records.borrow());
 }
 
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
 #[test]
 fn random_conversations() {
     let tally = Tally::default();
-    if let Some(seed) = number("RINGWIRE_SOAK_SEED") {
-        return conversation(seed, &tally);
-    }
     let seeds = number("RINGWIRE_SOAK_SEEDS").unwrap_or(SEEDS);
+    on_each_seed(seeds, |seed| conversation(seed, &tally));
+    println!("{tally:?}");
+    if number("RINGWIRE_SOAK_SEED").is_none() && seeds >= SEEDS {
+        tally.assert_rich(seeds);
+    }
+}
+
+/// Runs so many seeds, or the one that `RINGWIRE_SOAK_SEED` names.
+pub fn on_each_seed(seeds: u64, run: impl Fn(u64) + Sync) {
+    if let Some(seed) = number("RINGWIRE_SOAK_SEED") {
+        return run(seed);
+    }
     let next = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -468,15 +477,11 @@ fn random_conversations() {
                     if seed >= seeds {
                         return;
                     }
-                    conversation(seed, &tally);
+                    run(seed);
                 }
             });
         }
     });
-    println!("{tally:?}");
-    if seeds >= SEEDS {
-        tally.assert_rich(seeds);
-    }
 }
 
 /// One seed, one history.

@@ -77,6 +77,7 @@ pub struct Stage {
     world: World,
     pub notes: Notes,
     pub remote: Remote,
+    pub shards: usize,
 }
 
 impl Stage {
@@ -110,7 +111,8 @@ impl Stage {
             let result = server.run(|info| Service::new(info, for_handlers.clone()));
             let _ = end.send(result);
         });
-        let stage = Self { world: World::Real { addr, handle, ended, thread: Some(thread) }, notes, remote };
+        let world = World::Real { addr, handle, ended, thread: Some(thread) };
+        let stage = Self { world, notes, remote, shards: setup.shards };
         stage.until("the server runs", || stage.metric("ringwire_turns_total") >= setup.shards as u64);
         stage
     }
@@ -123,7 +125,7 @@ impl Stage {
             .origin(setup.origin)
             .build(|info| Service::new(info, notes.clone()));
         let remote = simulation.remote();
-        Self { world: World::Sim(Rc::new(RefCell::new(simulation))), notes, remote }
+        Self { world: World::Sim(Rc::new(RefCell::new(simulation))), notes, remote, shards: 1 }
     }
 
     /// The simulation, where there is one.

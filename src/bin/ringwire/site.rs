@@ -1,6 +1,6 @@
-//! What `ringwire serve` serves: the echo endpoint, the page, and what operators ask for.
+//! What `ringwire serve` serves: the echo and the broadcast endpoint, the page, and what operators ask for.
 //!
-//! One [`Site`] per shard. The contract of the echo: every message comes back, or the connection
+//! One [`Site`] per shard. The contract of both endpoints: every message arrives, or the connection
 //! is closed with 1013; none is lost silently.
 
 use crate::json::{self, Object};
@@ -9,12 +9,25 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use ringwire::http::Response;
 use ringwire::{
-    CloseCode, Conn, Handler, Message, Remote, Request, SendResult, Server, Upgrade, doctor, simd,
+    CloseCode, Conn, Handler, Message, Prepared, Remote, RemoteError, Request, SendResult, Server, Upgrade,
+    doctor, simd,
 };
 
 const PAGE: &str = include_str!("page.html");
 /// Stands in the page where each response has its own nonce.
 const NONCE_MARK: &str = "{{nonce}}";
+const UNREAD: &str = "too much is waiting to be read";
+/// Bytes that a connection of `/broadcast` may leave unread: there may be many that do.
+const MAX_UNREAD_BYTES: usize = 1 << 20;
+
+/// Where a connection was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Every message comes back.
+    Echo,
+    /// Every message goes to all connections of this endpoint, the sender's included.
+    Broadcast,
+}
 
 #[derive(Debug)]
 pub struct Site {
@@ -36,32 +49,53 @@ impl Site {
 }
 
 impl Handler for Site {
-    type State = ();
+    type State = Endpoint;
 
-    fn upgrade(&mut self, request: &Request<'_>) -> Upgrade<()> {
+    fn upgrade(&mut self, request: &Request<'_>) -> Upgrade<Endpoint> {
         match request.path() {
-            "/echo" | "/" => Upgrade::accept(()),
-            _ => Upgrade::reject(Response::text(404, "The WebSocket endpoint is /echo.\n")),
+            "/echo" | "/" => Upgrade::accept(Endpoint::Echo),
+            "/broadcast" => Upgrade::accept(Endpoint::Broadcast),
+            _ => Upgrade::reject(Response::text(404, "The WebSocket endpoints are /echo and /broadcast.\n")),
         }
     }
 
-    fn message(&mut self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
-        if conn.send(message) == SendResult::Dropped {
-            conn.close(CloseCode::TRY_AGAIN_LATER, "too much is waiting to be read");
+    fn message(&mut self, conn: &mut Conn<'_, Endpoint>, message: Message<'_>) {
+        if *conn.state() == Endpoint::Broadcast {
+            let prepared = match message {
+                Message::Text(text) => Prepared::text(text),
+                Message::Binary(bytes) => Prepared::binary(Bytes::copy_from_slice(bytes)),
+            };
+            if self.remote.broadcast(&prepared, 0) == Err(RemoteError::Full) {
+                conn.close(CloseCode::TRY_AGAIN_LATER, "too many messages wait to be sent to all");
+            }
+        } else if conn.send(message) == SendResult::Dropped {
+            conn.close(CloseCode::TRY_AGAIN_LATER, UNREAD);
+        }
+    }
+
+    fn broadcast(&mut self, conn: &mut Conn<'_, Endpoint>, message: &Prepared, _tag: u64) {
+        if *conn.state() != Endpoint::Broadcast {
+            return;
+        }
+        let unread = conn.backpressure_bytes() > MAX_UNREAD_BYTES;
+        if unread || conn.send_prepared(message) == SendResult::Dropped {
+            conn.close(CloseCode::TRY_AGAIN_LATER, UNREAD);
         }
     }
 
     fn http(&mut self, request: &Request<'_>) -> Response {
         let serve = match request.path() {
             "/" => |_: &Self| page(),
-            "/echo" => |_: &Self| Response::upgrade_required(),
+            "/echo" | "/broadcast" => |_: &Self| Response::upgrade_required(),
             "/healthz" => |_: &Self| Response::text(200, "ok\n").header("Cache-Control", "no-store"),
             "/info" => |site: &Self| {
                 let info = Response::new(200).body("application/json", site.info.clone());
                 info.header("Cache-Control", "no-store")
             },
             "/metrics" => Self::metrics,
-            _ => return Response::text(404, "Here are /, /echo, /healthz, /info and /metrics.\n"),
+            _ => {
+                return Response::text(404, "Here are /, /echo, /broadcast, /healthz, /info and /metrics.\n");
+            }
         };
         match request.method() {
             "GET" | "HEAD" => serve(self),

@@ -1,0 +1,225 @@
+//! What waits to be sent on one connection, in order: bytes of its own, and frames it shares with
+//! others.
+//!
+//! A frame shared with others is not copied where nothing waits before it. Where something does, a
+//! small one is: a further send costs more than the copy. A large one waits as it is, so that
+//! those who do not keep up hold one copy of it together.
+
+use super::pool::Pool;
+use crate::driver::SendBuf;
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// A shared frame below it is joined with what stands beside it. Copying so much takes about as long
+/// as a send (loopback, Linux 6.18).
+const JOIN_BELOW_BYTES: usize = 16 << 10;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Queue {
+    /// What goes first; without bytes where nothing waits.
+    first: SendBuf,
+    /// What follows, where a large shared frame is among it.
+    behind: VecDeque<SendBuf>,
+    bytes: usize,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { first: SendBuf::Owned(Vec::new()), behind: VecDeque::new(), bytes: 0 }
+    }
+}
+
+impl Queue {
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Appends what `write` writes, about `expected` bytes; tells how many it were.
+    #[inline]
+    pub fn append(&mut self, pool: &mut Pool, expected: usize, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let own = match &mut self.first {
+            SendBuf::Owned(own) if self.behind.is_empty() => own,
+            _ => self.own_end(pool, expected),
+        };
+        if own.capacity() == 0 {
+            *own = pool.take(expected);
+        } else {
+            pool.make_room(own, expected);
+        }
+        let before = own.len();
+        write(own);
+        let written = own.len() - before;
+        self.bytes += written;
+        written
+    }
+
+    /// Appends a frame that goes to others as well.
+    #[inline]
+    pub fn share(&mut self, pool: &mut Pool, frame: &Bytes) {
+        if self.bytes > 0 && frame.len() < JOIN_BELOW_BYTES {
+            self.append(pool, frame.len(), |own| own.extend_from_slice(frame));
+            return;
+        }
+        let shared = SendBuf::Shared(frame.clone());
+        if self.bytes == 0 {
+            give_back(pool, std::mem::replace(&mut self.first, shared));
+        } else {
+            self.behind.push_back(shared);
+        }
+        self.bytes += frame.len();
+    }
+
+    /// Takes what is to be sent next.
+    #[inline]
+    pub fn take(&mut self) -> Option<SendBuf> {
+        if self.bytes == 0 {
+            return None;
+        }
+        let following = self.behind.pop_front().unwrap_or(SendBuf::Owned(Vec::new()));
+        let mut next = std::mem::replace(&mut self.first, following);
+        self.bytes -= next.as_slice().len();
+        if next.as_slice().is_empty() {
+            // Nothing was written to it after all.
+            next = self.take()?;
+        }
+        Some(next)
+    }
+
+    /// Empties it.
+    pub fn dismantle(self, pool: &mut Pool) {
+        give_back(pool, self.first);
+        self.behind.into_iter().for_each(|buf| give_back(pool, buf));
+    }
+
+    /// The end of the queue, made one to which bytes can be appended.
+    fn own_end(&mut self, pool: &mut Pool, expected: usize) -> &mut Vec<u8> {
+        match self.behind.back_mut().unwrap_or(&mut self.first) {
+            SendBuf::Owned(_) => {}
+            SendBuf::Shared(frame) if frame.len() >= JOIN_BELOW_BYTES => {
+                self.behind.push_back(SendBuf::Owned(Vec::new()));
+            }
+            end => {
+                let mut own = pool.take(end.as_slice().len() + expected);
+                own.extend_from_slice(end.as_slice());
+                *end = SendBuf::Owned(own);
+            }
+        }
+        match self.behind.back_mut().unwrap_or(&mut self.first) {
+            SendBuf::Owned(own) => own,
+            SendBuf::Shared(_) => unreachable!("it has just been made its own"),
+        }
+    }
+}
+
+/// Returns a buffer of the pool; a shared frame is let go.
+pub fn give_back(pool: &mut Pool, buf: SendBuf) {
+    if let SendBuf::Owned(buffer) = buf {
+        pool.give(buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(parts: &[&SendBuf]) -> (Queue, Pool) {
+        let (mut queue, mut pool) = (Queue::default(), Pool::new(1 << 20));
+        for part in parts {
+            match part {
+                SendBuf::Owned(own) => {
+                    queue.append(&mut pool, own.len(), |out| out.extend_from_slice(own));
+                }
+                SendBuf::Shared(frame) => queue.share(&mut pool, frame),
+            }
+        }
+        (queue, pool)
+    }
+
+    /// How each send begins, whether it is shared, and its length.
+    fn sends(mut queue: Queue) -> Vec<(u8, bool, usize)> {
+        let mut sends = Vec::new();
+        while let Some(buf) = queue.take() {
+            let shared = matches!(buf, SendBuf::Shared(_));
+            sends.push((buf.as_slice()[0], shared, buf.as_slice().len()));
+        }
+        assert_eq!(queue.bytes(), 0);
+        sends
+    }
+
+    fn own(byte: u8, len: usize) -> SendBuf {
+        SendBuf::Owned(vec![byte; len])
+    }
+
+    fn shared(byte: u8, len: usize) -> SendBuf {
+        SendBuf::Shared(vec![byte; len].into())
+    }
+
+    const LARGE: usize = JOIN_BELOW_BYTES;
+
+    #[test]
+    fn a_shared_frame_alone_is_not_copied() {
+        let frame = Bytes::from(vec![7; 20]);
+        let (mut queue, mut pool) = queue(&[]);
+        queue.share(&mut pool, &frame);
+        let Some(SendBuf::Shared(sent)) = queue.take() else { panic!("copied") };
+        assert_eq!(sent.as_ptr(), frame.as_ptr());
+        assert!(queue.take().is_none());
+    }
+
+    #[test]
+    fn small_ones_become_one_send() {
+        let parts = [&shared(1, 20), &own(2, 5), &shared(3, 100), &shared(4, LARGE - 1)];
+        assert_eq!(sends(queue(&parts).0), [(1, false, 125 + LARGE - 1)]);
+    }
+
+    #[test]
+    fn large_ones_keep_their_place() {
+        let parts = [
+            &own(1, 5),
+            &shared(2, LARGE),
+            &shared(3, LARGE + 1),
+            &own(4, 6),
+            &shared(5, 7),
+            &shared(6, LARGE),
+            &shared(7, 20),
+        ];
+        let expected = [
+            (1, false, 5),
+            (2, true, LARGE),
+            (3, true, LARGE + 1),
+            (4, false, 13),
+            (6, true, LARGE),
+            (7, false, 20),
+        ];
+        assert_eq!(sends(queue(&parts).0), expected);
+        let first = [&shared(1, LARGE), &own(2, 5), &shared(3, LARGE)];
+        assert_eq!(sends(queue(&first).0), [(1, true, LARGE), (2, false, 5), (3, true, LARGE)]);
+    }
+
+    #[test]
+    fn goes_on_where_sends_are_taken_in_between() {
+        let (mut queue, mut pool) = queue(&[&own(1, 5), &shared(2, LARGE), &shared(3, LARGE)]);
+        assert_eq!(queue.take().unwrap().as_slice(), [1; 5]);
+        queue.append(&mut pool, 3, |out| out.extend_from_slice(&[4; 3]));
+        assert_eq!(queue.bytes(), 2 * LARGE + 3);
+        assert_eq!(sends(queue), [(2, true, LARGE), (3, true, LARGE), (4, false, 3)]);
+    }
+
+    #[test]
+    fn what_wrote_nothing_is_not_sent() {
+        let (mut queue, mut pool) = queue(&[&shared(1, LARGE)]);
+        queue.append(&mut pool, 10, |_| {});
+        queue.share(&mut pool, &vec![2; LARGE].into());
+        assert_eq!(sends(queue), [(1, true, LARGE), (2, true, LARGE)]);
+    }
+
+    #[test]
+    fn buffers_go_back_to_the_pool() {
+        let (queue, mut pool) = queue(&[&own(1, 5), &shared(2, LARGE), &own(3, 5)]);
+        assert_eq!(pool.free_bytes(), 0);
+        queue.dismantle(&mut pool);
+        assert_eq!(pool.free_bytes(), 2 * 512);
+    }
+}
