@@ -7,7 +7,6 @@ use ringwire::{
     ClientRequest, CloseCode, CloseReason, Conn, ConnId, ConnectError, Handler, Message, Request, SendResult,
     Shard, Upgrade,
 };
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// The handler of one shard.
