@@ -112,7 +112,7 @@ pub struct Load {
     /// CPU while the load was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Cpu>,
-    /// The server's memory, if its process was named.
+    /// The server's memory, of the scenario `idle` if the server's process was named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryGrowth>,
     /// The course of it.
