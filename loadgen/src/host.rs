@@ -1,7 +1,7 @@
 //! What Linux tells about processes and itself: CPU time, memory, limits. Reads `/proc` only.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fs;
 
 /// Descriptors of the generator itself: rings, eventfds, standard streams.
@@ -51,7 +51,7 @@ impl CpuTime {
 }
 
 /// Resident memory of a process, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Resident, shared pages counted whole.
     pub rss: u64,
@@ -88,7 +88,7 @@ fn read_kilobytes(text: &str, name: &str) -> Option<u64> {
 }
 
 /// What a result has to be read with.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Host {
     /// `uname -r`.
     pub kernel: String,

@@ -3,6 +3,7 @@
 //! The command line and the scenarios as sequences of phases; see `run` for who does the work.
 //! Exit code 0: all as it should be; 1: the server failed the run; 2: the run could not be made.
 
+mod attack;
 mod board;
 mod client;
 mod flow;
@@ -10,6 +11,7 @@ mod host;
 mod payload;
 mod raw;
 mod report;
+mod result;
 mod run;
 mod target;
 
@@ -46,6 +48,8 @@ enum Scenario {
     Echo(EchoArgs),
     /// Opens connections and holds them.
     Idle(IdleArgs),
+    /// Does to a server what has brought others down, and says what it did.
+    Attack(attack::AttackArgs),
 }
 
 #[derive(Args, Debug)]
@@ -129,6 +133,15 @@ fn main() -> ExitCode {
     let (json, result) = match cli.scenario {
         Scenario::Echo(args) => (args.common.json.clone(), echo(&args)),
         Scenario::Idle(args) => (args.common.json.clone(), idle(&args)),
+        Scenario::Attack(args) => {
+            return match attack::attack(&args) {
+                Ok(ok) => ExitCode::from(u8::from(!ok)),
+                Err(why) => {
+                    eprintln!("ringwire-loadgen: {why}");
+                    ExitCode::from(2)
+                }
+            };
+        }
     };
     let report = match result {
         Ok(report) => report,
