@@ -56,19 +56,20 @@ pub fn skipped(text: impl Into<String>) -> Verdict {
 pub struct Notes {
     /// What was seen, and in which probes.
     good: Vec<(String, Vec<String>)>,
+    skipped: Vec<(String, Vec<String>)>,
     bad: Vec<String>,
-    skipped: Vec<String>,
 }
 
 impl Notes {
     fn add(&mut self, probe: &str, verdict: Verdict) {
-        match verdict {
-            Ok(seen) => match self.good.iter_mut().find(|(other, _)| *other == seen) {
-                Some((_, probes)) => probes.push(probe.to_owned()),
-                None => self.good.push((seen, vec![probe.to_owned()])),
-            },
-            Err(Fault::Bad(why)) => self.bad.push(format!("{probe}: {why}")),
-            Err(Fault::Skipped(why)) => self.skipped.push(format!("{probe}: {why}")),
+        let (alike, seen) = match verdict {
+            Ok(seen) => (&mut self.good, seen),
+            Err(Fault::Skipped(why)) => (&mut self.skipped, format!("not tried, as {why}")),
+            Err(Fault::Bad(why)) => return self.bad.push(format!("{probe}: {why}")),
+        };
+        match alike.iter_mut().find(|(other, _)| *other == seen) {
+            Some((_, probes)) => probes.push(probe.to_owned()),
+            None => alike.push((seen, vec![probe.to_owned()])),
         }
     }
 
@@ -83,9 +84,9 @@ impl Notes {
             1..=3 => probes.join(", "),
             n => format!("{}, {}, … ({n} probes)", probes[0], probes[1]),
         };
-        let good = self.good.iter().map(|(seen, probes)| format!("{}: {seen}", many(probes)));
-        let skipped = self.skipped.iter().map(|why| format!("not tried: {why}"));
-        let all: Vec<String> = self.bad.iter().cloned().chain(good).chain(skipped).collect();
+        let alike = self.good.iter().chain(&self.skipped);
+        let alike = alike.map(|(seen, probes)| format!("{}: {seen}", many(probes)));
+        let all: Vec<String> = self.bad.iter().cloned().chain(alike).collect();
         (outcome, all.join("; "))
     }
 }

@@ -159,7 +159,7 @@ pub fn vanishing(arena: &mut Arena<'_>) {
                     bad(format!("pinged, and still open {timeout:.1} s after it"))
                 }
                 _ if waiter.name.contains("Close") => bad(format!("still open after {timeout:.1} s")),
-                _ => skipped(format!("nothing within {timeout:.1} s; --timeout waits longer")),
+                _ => skipped(format!("nothing came within {timeout:.1} s (--timeout waits longer)")),
             }
         });
     }

@@ -90,7 +90,6 @@ pub fn pings(arena: &mut Arena<'_>) {
     });
     arena.probe("who does not", |arena| {
         let mut peer = arena.open("")?;
-        peer.narrow();
         let batch = frame(0x89, &[b'p'; 125]).repeat(BATCH / 10);
         let (mut cut, mut taken) = (0, 0);
         for number in 0..MILLION / (BATCH / 10) {
@@ -143,7 +142,6 @@ pub fn deaf_peer(arena: &mut Arena<'_>) {
 
 fn deaf(arena: &mut Arena<'_>, size: usize) -> Verdict {
     let mut peer = arena.open("")?;
-    peer.narrow();
     let message = |number: usize| {
         let mut payload = vec![number as u8; size];
         payload[..8].copy_from_slice(&(number as u64).to_be_bytes());

@@ -189,12 +189,6 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Keeps the kernel from taking much for a peer that does not read.
-    pub fn narrow(&self) {
-        // If it is refused, the attack takes more bytes to show the same.
-        let _ = sockopt::set_socket_recv_buffer_size(&self.stream, 16 << 10);
-    }
-
     /// Sends, and takes meanwhile what comes. Returns the bytes sent: fewer if the connection ends
     /// or the server takes no more for all the time given.
     pub fn send(&mut self, bytes: &[u8], patience: Duration) -> usize {
