@@ -162,6 +162,11 @@ impl<'a> Arena<'a> {
         self.watch.as_ref().map(Watch::grown)
     }
 
+    /// The server's descriptors when it was first looked at, and now.
+    pub fn descriptors(&self) -> Option<(usize, usize)> {
+        self.watch.as_ref().map(|watch| (watch.descriptors, descriptors(&watch.pid)))
+    }
+
     /// How long to wait for a reaction that has to come.
     pub fn patience(&self) -> Duration {
         self.options.timeout.min(PATIENCE)
@@ -285,6 +290,7 @@ pub fn send_pieces(peer: &mut Peer, pieces: &[&[u8]], patience: Duration) {
 /// Watches the server's process: its CPU time, and the peak of its memory.
 struct Watch {
     pid: String,
+    descriptors: usize,
     cpu: CpuTime,
     base: u64,
     peak: Arc<AtomicU64>,
@@ -306,7 +312,9 @@ impl Watch {
         };
         // Without the thread only what is resident at the end of a row is seen.
         let thread = thread::Builder::new().name("watch".to_owned()).spawn(body).ok();
-        let mut watch = Self { pid: pid.to_string(), cpu: CpuTime::default(), base: 0, peak, done, thread };
+        let pid = pid.to_string();
+        let descriptors = descriptors(&pid);
+        let mut watch = Self { pid, descriptors, cpu: CpuTime::default(), base: 0, peak, done, thread };
         watch.reset();
         watch
     }
@@ -335,6 +343,11 @@ impl Drop for Watch {
         self.done.store(true, Ordering::Relaxed);
         self.thread.take().map(JoinHandle::join);
     }
+}
+
+/// 0 if the process is gone, or not ours to look at.
+fn descriptors(pid: &str) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
 /// 0 if the process is gone.

@@ -1,6 +1,6 @@
 //! How connections end: in good order, in bad order, and not at all.
 
-use super::arena::{Arena, Verdict, bad, send_pieces, skipped};
+use super::arena::{Arena, Fault, Verdict, bad, send_pieces, skipped};
 use super::peer::{Peer, Reaction, close, frame, text, upgrade_request};
 use super::wait::{Waiter, wait};
 
@@ -145,7 +145,9 @@ pub fn vanishing(arena: &mut Arena<'_>) {
         Waiter::new("a message without end, silent", begun(b"x"), b""),
         Waiter::new("a message without end, a byte each second", begun(b"x"), &frame(0x00, b"x")),
     ];
-    wait(&mut waiters, arena.options.timeout);
+    arena.probe("meanwhile", |arena| {
+        wait(arena, &mut waiters).map(|()| "others are served".to_owned()).map_err(Fault::Bad)
+    });
     for waiter in waiters {
         let timeout = arena.options.timeout.as_secs_f64();
         arena.probe(waiter.name, |_| {

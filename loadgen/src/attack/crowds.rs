@@ -1,11 +1,14 @@
 //! Many connections: storms of them, and what is left when they go.
 
-use super::arena::{Arena, bad};
+use super::arena::{Arena, bad, skipped};
 use super::peer::{Peer, Reaction, close, frame, upgrade_request};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Connections opened before the bystander looks again.
 const BATCH: usize = 100;
+/// What the server may have opened for itself since.
+const SPARE_DESCRIPTORS: usize = 16;
 
 /// Connections that die with their answers under way, and heirs of their places.
 pub fn in_flight(arena: &mut Arena<'_>) {
@@ -137,8 +140,26 @@ pub fn reconnect_storm(arena: &mut Arena<'_>) {
     });
 }
 
+/// What connections leave behind in the server's process.
+pub fn left_behind(arena: &mut Arena<'_>) {
+    arena.probe("descriptors", |arena| {
+        let Some((before, mut now)) = arena.descriptors() else {
+            return skipped("the server's process is not known (--pid)");
+        };
+        let begin = Instant::now();
+        while now > before + SPARE_DESCRIPTORS && begin.elapsed() < arena.options.timeout {
+            thread::sleep(Duration::from_millis(50));
+            now = arena.descriptors().map_or(0, |(_, now)| now);
+        }
+        match now > before + SPARE_DESCRIPTORS {
+            true => bad(format!("{before} at the beginning, {now} now")),
+            false => Ok(format!("{before} at the beginning, {now} now")),
+        }
+    });
+}
+
 /// So many open WebSockets, asked for all at once.
-fn crowd(arena: &Arena<'_>, connections: usize) -> Result<Vec<Peer>, String> {
+fn crowd(arena: &mut Arena<'_>, connections: usize) -> Result<Vec<Peer>, String> {
     let request = upgrade_request(arena.target, "");
     let begin = Instant::now();
     let mut peers = Vec::with_capacity(connections);
@@ -146,6 +167,9 @@ fn crowd(arena: &Arena<'_>, connections: usize) -> Result<Vec<Peer>, String> {
         let mut peer = arena.connect().map_err(|why| format!("connection {number}: {why}"))?;
         peer.send(request.as_bytes(), arena.patience());
         peers.push(peer);
+        if number % BATCH == BATCH - 1 {
+            arena.glance()?;
+        }
     }
     for (number, peer) in peers.iter_mut().enumerate() {
         let left = arena.options.timeout.saturating_sub(begin.elapsed()).max(arena.patience());

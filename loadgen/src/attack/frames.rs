@@ -108,8 +108,9 @@ pub fn control(arena: &mut Arena<'_>) {
         arena.must_fail(&format!("a fragmented {name}"), &[&frame(b0, &[0x03, 0xe8])], PROTOCOL);
         let long = [&[0x03, 0xe8][..], &[b'x'; 124]].concat();
         arena.must_fail(&format!("a {name} of 126 bytes"), &[&frame(0x80 | b0, &long)], PROTOCOL);
-        let head = [0x80 | b0, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 1, 2, 3, 4];
-        arena.must_fail(&format!("a {name} that declares 65,536 bytes"), &[&head], PROTOCOL);
+        let large = frame(0x80 | b0, &[0x03; 65_536]);
+        let (head, rest) = large.split_at(14);
+        arena.must_fail(&format!("a {name} of 65,536 bytes"), &[head, rest], PROTOCOL);
     }
     let pong_inside = [frame(0x01, b"be"), frame(0x8a, b"unasked"), frame(0x80, b"gun")].concat();
     arena.must_echo("a pong inside of a message", &[&pong_inside], &[b"begun"]);

@@ -21,6 +21,8 @@ pub fn basics(arena: &mut Arena<'_>) {
         ("HTTP/9.9", true, changed("HTTP/1.1", "HTTP/9.9")),
         ("HTTP/2 preface", true, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()),
         ("no Host", true, changed(&host, "")),
+        ("two Hosts", true, changed(&host, &host.repeat(2))),
+        ("a Host with a space", true, changed(&host, &host.replace("\r\n", " x\r\n"))),
         ("no key", true, changed(&format!("{key}\r\n"), "")),
         ("a key of 15 bytes", true, changed(KEY, "dGhlIHNhbXBsZSBub25j")),
         ("a key of 17 bytes", true, changed(KEY, "dGhlIHNhbXBsZSBub25jZWU=")),

@@ -211,6 +211,12 @@ pub const ROWS: &[Row] = &[
         wanted: "closed by a deadline",
         run: closing::vanishing,
     },
+    Row {
+        name: "left-behind",
+        attack: "a look at the server's process after all of it",
+        wanted: "as many descriptors as before",
+        run: crowds::left_behind,
+    },
 ];
 
 /// Attacks a server and tells of each row when it is over.

@@ -1,5 +1,6 @@
 //! Waiting for the server's deadlines, on several connections at once.
 
+use super::arena::Arena;
 use super::peer::Peer;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -43,13 +44,20 @@ impl Waiter {
     }
 }
 
-/// Waits until all have ended, or `timeout` has passed for each.
-pub fn wait(waiters: &mut [Waiter], timeout: Duration) {
-    let (begin, mut dripped) = (Instant::now(), 0);
-    while waiters.iter().any(|waiter| !waiter.is_over(begin.elapsed(), timeout)) {
-        let drips = begin.elapsed().as_secs() > dripped;
-        dripped = begin.elapsed().as_secs();
-        waiters.iter_mut().for_each(|waiter| waiter.look(begin.elapsed(), drips));
+/// Waits until all have ended, or the timeout has passed for each. The bystander looks on.
+///
+/// # Errors
+/// In words, if the bystander is not served.
+pub fn wait(arena: &mut Arena<'_>, waiters: &mut [Waiter]) -> Result<(), String> {
+    let (begin, mut second) = (Instant::now(), 0);
+    while waiters.iter().any(|waiter| !waiter.is_over(begin.elapsed(), arena.options.timeout)) {
+        let next = begin.elapsed().as_secs() > second;
+        second = begin.elapsed().as_secs();
+        waiters.iter_mut().for_each(|waiter| waiter.look(begin.elapsed(), next));
+        if next {
+            arena.glance()?;
+        }
         thread::sleep(Duration::from_millis(20));
     }
+    Ok(())
 }
