@@ -5,6 +5,7 @@
 //! found, so that what a probe did is never blamed on the next one.
 
 use super::Options;
+use super::bystander::Bystander;
 use super::peer::{Peer, Reaction};
 use crate::host::CpuTime;
 use crate::target::Target;
@@ -102,8 +103,7 @@ pub struct Arena<'a> {
     /// The server no longer answers.
     pub gone: bool,
     notes: Notes,
-    bystander: Option<Peer>,
-    echoes: u64,
+    bystander: Bystander,
     slowest: Duration,
     watch: Option<Watch>,
 }
@@ -120,14 +120,13 @@ impl<'a> Arena<'a> {
             limits: None,
             gone: false,
             notes: Notes::default(),
-            bystander: None,
-            echoes: 0,
+            bystander: Bystander::begin(target, PROMPT)?,
             slowest: Duration::ZERO,
             watch: options.pid.map(Watch::begin),
         };
         let wanted = "what is attacked has to be a WebSocket server that echoes";
         arena.check_newcomer().map_err(|why| format!("{target}: {why}; {wanted}"))?;
-        arena.check_bystander().map_err(|why| format!("{target}: {why}; {wanted}"))?;
+        arena.glance().map_err(|why| format!("{target}: {why}; {wanted}"))?;
         Ok(arena)
     }
 
@@ -185,18 +184,14 @@ impl<'a> Arena<'a> {
         }
     }
 
-    /// The bystander looks whether it is still served; in the middle of an attack as well.
+    /// Whether the bystander is served; in the middle of an attack as well.
     ///
     /// # Errors
-    /// In words, if it is not, or waits too long.
+    /// In words, if it is not, or was not since it was last asked.
     pub fn glance(&mut self) -> Result<(), String> {
-        let begin = Instant::now();
-        let checked = self.check_bystander();
-        self.slowest = self.slowest.max(begin.elapsed());
-        if checked.is_err() {
-            self.bystander = None;
-        }
-        checked
+        let seen = self.bystander.ask();
+        self.slowest = self.slowest.max(seen.slowest);
+        seen.fault.map_or(Ok(()), Err)
     }
 
     /// A WebSocket of the attacker's.
@@ -250,18 +245,6 @@ impl<'a> Arena<'a> {
         peer.echo("newcomer", PROMPT).map_err(|why| format!("a newcomer gets {why}"))
     }
 
-    fn check_bystander(&mut self) -> Result<(), String> {
-        self.echoes += 1;
-        let message = format!("bystander's message {}", self.echoes);
-        let mut peer = match self.bystander.take() {
-            Some(peer) => peer,
-            None => Peer::open(self.target, "", PROMPT).map_err(|why| format!("a bystander {why}"))?,
-        };
-        peer.echo(&message, PROMPT).map_err(|why| format!("the bystander gets {why}"))?;
-        self.bystander = Some(peer);
-        Ok(())
-    }
-
     /// Waits for a server that does not serve, and gives it up if it does not come back.
     fn recover(&mut self) {
         let begin = Instant::now();
@@ -272,6 +255,8 @@ impl<'a> Arena<'a> {
             }
             thread::sleep(PATIENCE / 20);
         }
+        // What the bystander missed meanwhile is told already.
+        let _ = self.glance();
         let waited = begin.elapsed().as_secs_f64();
         self.notes.bad.push(format!("it served again after {waited:.1} s"));
     }

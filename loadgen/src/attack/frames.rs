@@ -2,6 +2,7 @@
 
 use super::arena::{Arena, bad, send_pieces};
 use super::peer::{MASK, Reaction, bare, frame, text, upgrade_request};
+use ringwire::ws::{FrameHead, MAX_HEADER, Opcode, write_header};
 use std::time::Duration;
 
 /// Protocol error; or, for who does not tell, policy violation (RFC 6455 §7.4.1).
@@ -10,6 +11,8 @@ const PROTOCOL: &[u16] = &[1002, 1008];
 const TOO_BIG: &[u16] = &[1002, 1008, 1009];
 /// Servers that take more than this were asked in vain for their limit.
 const MAX_LIMIT_BYTES: u64 = 1 << 32;
+/// A header that is refused is refused by then.
+const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// What RFC 6455 §5.2 and §5.4 forbid.
 pub fn framing(arena: &mut Arena<'_>) {
@@ -175,9 +178,11 @@ pub fn find_limit(arena: &mut Arena<'_>) -> Result<(u64, Option<u64>), String> {
     }
     let refuses = |arena: &Arena<'_>, bytes: u64| -> Result<bool, String> {
         let mut peer = arena.open("")?;
-        let head = [&[0x82, 0xff][..], &bytes.to_be_bytes(), &MASK].concat();
-        peer.send(&head, arena.patience());
-        Ok(!matches!(peer.reaction(Duration::from_millis(500).min(arena.patience())), Reaction::Silence(_)))
+        let mut head = [0; MAX_HEADER];
+        let len = write_header(&mut head, FrameHead::whole(Opcode::Binary, Some(MASK)), bytes as usize);
+        peer.send(&head[..len], arena.patience());
+        let reaction = peer.reaction(AT_ONCE.min(arena.patience()));
+        Ok(matches!(reaction, Reaction::Close(_) | Reaction::Dropped))
     };
     let mut limits = (taken, None);
     if refuses(arena, refused)? {

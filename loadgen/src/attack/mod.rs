@@ -6,6 +6,7 @@
 //! served promptly. No wait is longer than [`Options::timeout`].
 
 mod arena;
+mod bystander;
 mod closing;
 mod command;
 mod crowds;
