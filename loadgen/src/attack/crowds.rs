@@ -124,6 +124,28 @@ pub fn accept_storm(arena: &mut Arena<'_>) {
     });
 }
 
+/// Many messages that are half there.
+pub fn half_messages(arena: &mut Arena<'_>) {
+    const BYTES: usize = 40_000;
+    let wanted = arena.options.connections;
+    arena.probe("all at once", |arena| {
+        let mut peers = crowd(arena, wanted)?;
+        let message = |number: usize| frame(0x82, &[number as u8; BYTES]);
+        for (number, peer) in peers.iter_mut().enumerate() {
+            peer.send(&message(number)[..BYTES / 2], arena.patience());
+        }
+        arena.glance()?;
+        for (number, peer) in peers.iter_mut().enumerate() {
+            peer.send(&message(number)[BYTES / 2..], arena.patience());
+            match peer.reaction(arena.options.timeout) {
+                Reaction::Message(_, bytes) if bytes == [number as u8; BYTES] => {}
+                other => return bad(format!("client {number}: {other}")),
+            }
+        }
+        Ok(format!("{wanted} messages of {BYTES} bytes went on"))
+    });
+}
+
 /// Everybody comes back at once.
 pub fn reconnect_storm(arena: &mut Arena<'_>) {
     let wanted = arena.options.connections;

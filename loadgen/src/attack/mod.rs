@@ -201,6 +201,12 @@ pub const ROWS: &[Row] = &[
         run: crowds::accept_storm,
     },
     Row {
+        name: "half-messages",
+        attack: "many begin a message at once and leave it there: receive buffers are what they take",
+        wanted: "others are served, and whoever goes on gets its echo",
+        run: crowds::half_messages,
+    },
+    Row {
         name: "reconnect-storm",
         attack: "all clients lose their connections and come back at once",
         wanted: "all are served",

@@ -6,7 +6,7 @@
 use crate::target::Target;
 use ringwire::DeflateConfig;
 use ringwire::ws::deflate::{DeflateParams, Window};
-use ringwire::ws::{Codec, Event, Kind, Message, encode_message};
+use ringwire::ws::{Codec, Event, Kind, Message, Violation, encode_message};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 use std::collections::VecDeque;
@@ -22,12 +22,9 @@ pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// Answers and their overhead never come near it; a server that sends more than that is broken.
-const MAX_KEPT_BYTES: usize = 128 << 20;
+const MAX_KEPT_BYTES: u32 = 128 << 20;
 /// Bytes of a response to what is not an upgrade.
 const MAX_HTTP_BYTES: usize = 4 << 20;
-/// The largest message that is taken.
-const MAX_MESSAGE_BYTES: u32 = 1 << 30;
-
 /// A client's frame whose first byte is `b0`.
 pub fn frame(b0: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -214,7 +211,7 @@ impl Peer {
         let answer = Answer { status, head };
         if answer.opens() {
             let deflates = answer.values("sec-websocket-extensions").next().is_some();
-            let codec = Codec::client(MAX_MESSAGE_BYTES, || MASK);
+            let codec = Codec::client(MAX_KEPT_BYTES, || MASK);
             // The widest of windows reads what was written with a narrow one, or with a fresh one.
             let params = DeflateParams { server: Window::FULL, client: Window::FULL };
             self.codec = Some(match deflates {
@@ -394,10 +391,11 @@ impl Peer {
             Event::Close { code, .. } => came.push_back(Came::Close(code.map(|code| code.0))),
         });
         let answers = std::mem::take(codec.output());
-        if let Err(violation) = fed {
+        let kept = self.kept_bytes + self.came.len() * size_of::<Came>();
+        if kept > MAX_KEPT_BYTES as usize || fed == Err(Violation::MessageTooBig) {
+            self.end = Some(End::Broken(format!("sent over {} MB", MAX_KEPT_BYTES / 1_000_000)));
+        } else if let Err(violation) = fed {
             self.end = Some(End::Broken(format!("broke the protocol itself: {violation}")));
-        } else if self.kept_bytes + self.came.len() * size_of::<Came>() > MAX_KEPT_BYTES {
-            self.end = Some(End::Broken(format!("sent over {MAX_KEPT_BYTES} bytes that nobody asked for")));
         } else if !self.mute {
             self.owed.extend_from_slice(&answers);
         }
