@@ -284,7 +284,7 @@ fn who_is_no_echo_and_what_is_no_row_is_told() {
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
     let mute_port = mute.local_addr().unwrap().port();
     for (port, arguments, words) in [
-        (free, &[][..], "cannot connect"),
+        (free, &[][..], "is the server running"),
         (mute_port, &["--timeout", "1"], "has to be a WebSocket server that echoes"),
         (free, &["--only", "no-such-row"], "--list names them"),
         (free, &["--pid", "4000000000"], "no such process"),

@@ -125,8 +125,8 @@ impl<'a> Arena<'a> {
             watch: options.pid.map(Watch::begin),
         };
         let wanted = "what is attacked has to be a WebSocket server that echoes";
-        arena.check_newcomer().map_err(|why| format!("{target}: {why}; {wanted}"))?;
-        arena.glance().map_err(|why| format!("{target}: {why}; {wanted}"))?;
+        let checked = arena.check_newcomer().and_then(|()| arena.glance());
+        checked.map_err(|why| format!("{target}: {why} ({wanted})"))?;
         Ok(arena)
     }
 

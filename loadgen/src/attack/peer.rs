@@ -3,7 +3,7 @@
 //! Touches one socket, which never blocks: no call waits longer than it is told to. What comes is
 //! kept until it is asked for, up to [`MAX_KEPT_BYTES`].
 
-use crate::target::Target;
+use crate::target::{Target, advice};
 use ringwire::DeflateConfig;
 use ringwire::ws::deflate::{DeflateParams, Window};
 use ringwire::ws::{Codec, Event, Kind, Message, Violation, encode_message};
@@ -157,7 +157,7 @@ pub struct Peer {
 impl Peer {
     /// Connects.
     pub fn connect(target: &Target, patience: Duration) -> Result<Self, String> {
-        let failed = |error| format!("cannot connect: {error}");
+        let failed = |error| format!("cannot connect: {error}{}", advice(&error));
         let stream = TcpStream::connect_timeout(&target.addr, patience).map_err(failed)?;
         stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)).map_err(failed)?;
         Ok(Self {
