@@ -119,6 +119,37 @@ pub struct Load {
     pub series: Vec<Point>,
 }
 
+impl Load {
+    /// One of which nothing is known yet.
+    pub fn blank(name: &str, scenario: &str, began_s: f64) -> Self {
+        Self {
+            name: name.to_owned(),
+            scenario: scenario.to_owned(),
+            began_s,
+            verdict: Verdict::Ok,
+            urls: Vec::new(),
+            driver: String::new(),
+            processes: 0,
+            workers: 0,
+            connections: 0,
+            raw: false,
+            message: None,
+            ramp: Ramp::default(),
+            errors: Errors::default(),
+            echo: None,
+            rate: None,
+            idle: None,
+            broadcast: None,
+            churn: None,
+            storm: None,
+            attack: None,
+            cpu: None,
+            memory: None,
+            series: Vec::new(),
+        }
+    }
+}
+
 /// The messages of a load.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Message {

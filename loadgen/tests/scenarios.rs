@@ -40,7 +40,7 @@ struct Service {
 }
 
 impl Service {
-    fn to_all(&mut self, text: &str) {
+    fn publish(&mut self, text: &str) {
         self.messages += 1;
         let copies = match (self.conduct, self.messages) {
             (Conduct::BroadcastWithGap, 5) => 0,
@@ -76,9 +76,9 @@ impl Handler for Service {
             }
             (Conduct::Topics, Message::Text(text)) => {
                 let data = text.strip_prefix("publish ").unwrap().to_owned();
-                self.to_all(&format!("{{\"topic\":1,\"data\":\"{data}\"}}"));
+                self.publish(&format!("{{\"topic\":1,\"data\":\"{data}\"}}"));
             }
-            (_, Message::Text(text)) => self.to_all(&text.to_owned()),
+            (_, Message::Text(text)) => self.publish(text),
             (_, Message::Binary(_)) => panic!("a broadcast is text"),
         }
     }
