@@ -213,7 +213,7 @@ impl Handler for Client {
             self.on_each(shard, |_, conn| conn.close(CloseCode::GOING_AWAY, ""));
         }
         self.send_due(shard);
-        Some(self.worker.wait())
+        self.worker.wait()
     }
 }
 
