@@ -74,7 +74,7 @@ fn connect(addr: SocketAddr, count: usize) -> Vec<TcpStream> {
 fn ringwire(driver: DriverChoice, copies: bool, count: usize) -> Running {
     let listen: ListenAddr = "127.0.0.1:0".parse().expect("an address");
     let limits =
-        Limits { max_broadcast_sends_per_turn: number("SENDS_PER_TURN", 512) as u32, ..Limits::default() };
+        Limits { max_broadcast_sends_per_turn: number("SENDS_PER_TURN", 256) as u32, ..Limits::default() };
     let server = Server::builder().listen(listen).driver(driver).shards(1).cores([0]).limits(limits);
     let server = server.bind().expect("a server");
     let ListenAddr::Tcp(addr) = server.local_addrs()[0] else { unreachable!() };
