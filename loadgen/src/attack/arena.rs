@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// The longest that others may wait for their echo while the server is attacked.
-const PROMPT: Duration = Duration::from_secs(2);
+const PROMPT: Duration = Duration::from_secs(3);
 /// Reactions to one frame come at once; a server that says nothing for so long says nothing.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Apart, so that the server reads the pieces one by one.

@@ -3,13 +3,15 @@
 use super::arena::{Arena, Verdict, bad, skipped};
 use super::frames::find_limit;
 use super::peer::{Peer, Reaction, frame};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MILLION: usize = 1_000_000;
 /// Frames of one send.
 const BATCH: usize = 10_000;
 /// Not so much as one byte is taken for so long: the server reads no more.
 const BLOCKED: Duration = Duration::from_secs(1);
+/// A flood is over after so many times the timeout, however much the server takes.
+const FLOOD_TIMEOUTS: u32 = 4;
 /// Bytes of messages that a peer sends without reading one.
 const UNREAD_BYTES: usize = 64 << 20;
 /// Growth beyond it says that what a peer does not read is kept for it.
@@ -54,8 +56,12 @@ pub fn fragments(arena: &mut Arena<'_>) {
 
 /// A million of a frame, while the bystander looks on. Ends early if the server has had enough.
 fn batches(arena: &mut Arena<'_>, peer: &mut Peer, frame: &[u8]) -> Result<(), String> {
-    let batch = frame.repeat(BATCH);
+    let (batch, begin) = (frame.repeat(BATCH), Instant::now());
     for number in 0..MILLION / BATCH {
+        if begin.elapsed() > FLOOD_TIMEOUTS * arena.options.timeout {
+            let seconds = begin.elapsed().as_secs();
+            return Err(format!("took only {} of them in {seconds} s", number * BATCH));
+        }
         let sent = peer.send(&batch, arena.options.timeout);
         if sent < batch.len() && peer.ended().is_none() {
             let timeout = arena.options.timeout.as_secs_f64();
@@ -91,7 +97,7 @@ pub fn pings(arena: &mut Arena<'_>) {
     arena.probe("who does not", |arena| {
         let mut peer = arena.open("")?;
         let batch = frame(0x89, &[b'p'; 125]).repeat(BATCH / 10);
-        let (mut cut, mut taken) = (0, 0);
+        let (mut cut, mut taken, begin) = (0, 0, Instant::now());
         for number in 0..MILLION / (BATCH / 10) {
             let sent = peer.send_deaf(&batch, BLOCKED);
             taken += sent;
@@ -101,6 +107,9 @@ pub fn pings(arena: &mut Arena<'_>) {
             }
             if number % 100 == 0 {
                 arena.glance()?;
+            }
+            if begin.elapsed() > FLOOD_TIMEOUTS * arena.options.timeout {
+                break;
             }
         }
         arena.glance()?;
