@@ -245,7 +245,8 @@ pub struct Deadlines {
     /// of a head has come, else a silent close. Default 10,000.
     pub head_ms: u32,
     /// Silence on an open connection before a ping is sent. Default 170,000, below the common
-    /// NAT expiry of three minutes.
+    /// NAT expiry of three minutes. From 10,000 on connections take turns, so that those that came
+    /// at once are not pinged at once: a ping may come early, after half the time at the soonest.
     pub idle_ms: u32,
     /// From our ping to any sign of life. Default 20,000.
     pub pong_ms: u32,

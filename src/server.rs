@@ -280,7 +280,9 @@ impl Server {
     {
         let Self { listeners, cores, limits, deadlines, origin, compression, handle, .. } = self;
         let remote = handle.remote.clone();
-        let plan = ShardPlan { factory, limits, deadlines, origin, compression, remote };
+        let cores_used = if cores.is_empty() { available_cores().len() } else { cores.len() };
+        let shards_per_core = listeners.len().div_ceil(cores_used.max(1)) as u32;
+        let plan = ShardPlan { factory, limits, deadlines, origin, compression, shards_per_core, remote };
         thread::scope(|scope| {
             let (started, starts) = channel();
             let mut threads = Vec::new();
@@ -349,6 +351,7 @@ struct ShardPlan<F> {
     deadlines: Deadlines,
     origin: OriginPolicy,
     compression: Compression,
+    shards_per_core: u32,
     remote: Remote,
 }
 
@@ -373,6 +376,7 @@ where
             receive_buffers: limits.receive_buffers,
             receive_buffer_bytes: limits.receive_buffer_bytes,
             max_receive_bytes_per_turn: limits.max_receive_bytes_per_turn,
+            shards_per_core: plan.shards_per_core,
         },
         listeners,
     )?;

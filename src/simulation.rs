@@ -143,6 +143,7 @@ impl<H: Handler> SimulationBuilder<H> {
             receive_buffers: limits.receive_buffers,
             receive_buffer_bytes: limits.receive_buffer_bytes,
             max_receive_bytes_per_turn: limits.max_receive_bytes_per_turn,
+            shards_per_core: 1,
         };
         let driver = Checked::new(Sim::new(&net, &driver_config), &driver_config);
         let (sender, inbox) = mailbox(&limits, driver.waker());

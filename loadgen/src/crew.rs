@@ -274,6 +274,7 @@ fn start_raw(
         receive_buffers: limits.receive_buffers,
         receive_buffer_bytes: limits.receive_buffer_bytes,
         max_receive_bytes_per_turn: limits.max_receive_bytes_per_turn,
+        shards_per_core: 1,
     };
     let mut threads = Vec::new();
     for local in 0..seat.workers {

@@ -131,9 +131,10 @@ impl Host {
     }
 }
 
-/// Of the range of source ports, the part that is used: the last ones of a full range are found
-/// slowly.
-const USED_PORTS: (u64, u64) = (19, 20);
+/// Of the range of source ports, the part that is used. connect(2) looks for a port of one parity
+/// first: when these are taken, every call walks through all of them, and 20,000 connections per second
+/// become 2,000.
+const USED_PORTS: (u64, u64) = (9, 20);
 /// Of the direct descriptors a ring may have, as above.
 const USED_DESCRIPTORS: (u64, u64) = (9, 10);
 

@@ -43,6 +43,7 @@ struct Slot {
 ///     receive_buffers: 8,
 ///     receive_buffer_bytes: 4096,
 ///     max_receive_bytes_per_turn: 65_536,
+///     shards_per_core: 1,
 /// };
 /// let net = SimNet::new(1, Faults::calm());
 /// let mut driver = Checked::new(Sim::new(&net, &config), &config);

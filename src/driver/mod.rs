@@ -189,6 +189,8 @@ pub struct DriverConfig {
     pub receive_buffer_bytes: u32,
     /// Law 7's bound.
     pub max_receive_bytes_per_turn: u32,
+    /// Drivers that share this one's core: their queues are smaller.
+    pub shards_per_core: u32,
 }
 
 /// Carries bytes between sockets and the engine. See the module's laws.

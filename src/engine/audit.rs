@@ -3,7 +3,7 @@
 //! Reads everything and changes nothing. It is linear in the connections, so it is no part of a turn.
 
 use super::Core;
-use super::deadlines::nearest;
+use super::deadlines::{Due, nearest};
 use super::slot::{Flags, NO_WORK, Phase, Slot};
 use crate::driver::{Driver, Token};
 use crate::handler::Handler;
@@ -89,7 +89,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if self.sent.contains(&token) {
             return Ok(());
         }
-        let Some((left, due)) = nearest(&self.common, slot) else { return Ok(()) };
+        let Some((left, due)) = nearest(&self.common, token.slot, slot) else { return Ok(()) };
+        // The schedule of pings changes with the number of connections.
+        let left = if due == Due::Ping { left + self.common.heartbeat.spread() as i32 } else { left };
         let ahead = slot.links.deadline().wrapping_sub(self.common.tick) as i32;
         let in_time = slot.links.is_armed() && ahead <= left.max(1);
         demand!(

@@ -5,6 +5,7 @@
 
 use super::deflate::Contexts;
 use super::entropy::Entropy;
+use super::heartbeat::Heartbeat;
 use super::inflate::Job;
 use super::pool::Pool;
 use super::queue::Queue;
@@ -85,6 +86,8 @@ pub struct Common {
     pub limits: Limits,
     /// Deadlines.
     pub deadlines: Deadlines,
+    /// When silent connections are pinged.
+    pub heartbeat: Heartbeat,
     /// Who may open a WebSocket from a page.
     pub origin: OriginPolicy,
     /// Compressors and decompressors.

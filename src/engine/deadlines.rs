@@ -23,8 +23,8 @@ pub(super) enum Due {
     End(Deadline),
 }
 
-/// The nearest deadline of a connection: ticks from now (0 or less: due), and what it is.
-pub(super) fn nearest(common: &Common, slot: &Slot) -> Option<(i32, Due)> {
+/// The nearest deadline of the connection in the slot `index`: ticks from now (0 or less: due), and what it is.
+pub(super) fn nearest(common: &Common, index: u32, slot: &Slot) -> Option<(i32, Due)> {
     let left = |since: u32, ms: u32, due: Due| {
         (ms > 0).then(|| (since.wrapping_add(ticks(ms)).wrapping_sub(common.tick) as i32, due))
     };
@@ -48,7 +48,11 @@ pub(super) fn nearest(common: &Common, slot: &Slot) -> Option<(i32, Due)> {
         Phase::Open if slot.flags.has(Flags::PING_SENT) => {
             left(slot.since, deadlines.pong_ms, Due::End(Deadline::Pong))
         }
-        Phase::Open => left(slot.last_seen, deadlines.idle_ms, Due::Ping),
+        Phase::Open if deadlines.idle_ms == 0 => None,
+        Phase::Open => {
+            let due = common.heartbeat.due(index, slot.last_seen);
+            Some((due.wrapping_sub(common.tick) as i32, Due::Ping))
+        }
     };
     let assembly = work
         .filter(|_| slot.phase == Phase::Open && slot.session.state() == State::Open)
@@ -75,7 +79,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// Arms the timer for whatever the connection's state asks for.
     pub(super) fn arm_for_state(&mut self, token: Token) {
         let Some((slot, _)) = self.table.get(token) else { return };
-        let Some((left, _)) = nearest(&self.common, slot) else { return };
+        let Some((left, _)) = nearest(&self.common, token.slot, slot) else { return };
         let tick = self.common.tick.wrapping_add(left.max(1) as u32);
         let earlier = slot.links.is_armed() && tick.wrapping_sub(slot.links.deadline()) as i32 >= 0;
         if !earlier {
@@ -107,7 +111,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             // The peer lives: something came after our ping, if only in the same tick.
             slot.flags.take(Flags::PING_SENT);
         }
-        let due = nearest(common, slot).filter(|(left, _)| *left <= 0).map(|(_, due)| due);
+        let due = nearest(common, token.slot, slot).filter(|(left, _)| *left <= 0).map(|(_, due)| due);
         match due {
             None => {}
             Some(Due::Ping) => {

@@ -11,6 +11,7 @@ pub mod common;
 mod deadlines;
 pub mod deflate;
 pub mod entropy;
+pub mod heartbeat;
 pub mod inflate;
 pub mod mailbox;
 pub mod outbound;
@@ -35,6 +36,7 @@ use clock::Clock;
 use common::Common;
 use deflate::Contexts;
 use entropy::Entropy;
+use heartbeat::Heartbeat;
 use mailbox::Inbox;
 use outbound::{Connect, ConnectError};
 use party::Party;
@@ -158,6 +160,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             shard: config.shard,
             pool: Pool::new(limits.max_pool_bytes),
             limits,
+            heartbeat: Heartbeat::new(config.deadlines.idle_ms, config.shard),
             deadlines: config.deadlines,
             origin: config.origin,
             deflate: Contexts::new(config.compression),
@@ -465,8 +468,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.stopped = true;
     }
 
-    /// Shows this turn's numbers to other threads.
+    /// Shows this turn's numbers to other threads, and to what depends on them.
     fn publish(&mut self) {
+        self.common.heartbeat.resize(self.table.len());
         let stats = &self.common.stats;
         stats.turns.add(1);
         stats.connections.set(self.table.len() as u64);

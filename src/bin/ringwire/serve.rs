@@ -46,6 +46,18 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
     max_message_bytes: u32,
 
+    /// Connections per shard; at the limit accepting pauses until one closes.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_connections, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    max_connections: u32,
+
+    /// Receive buffers a shard may have.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().receive_buffers, value_parser = clap::value_parser!(u16).range(1..=1 << 15))]
+    receive_buffers: u16,
+
+    /// Bytes of one of them. Smaller ones keep many shards small; large messages then come in more pieces.
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().receive_buffer_bytes, value_parser = clap::value_parser!(u32).range(1_024..=16 << 20))]
+    receive_buffer_bytes: u32,
+
     /// Silence on a connection before it is pinged, in milliseconds; 0 never pings.
     #[arg(long, value_name = "MS", default_value_t = Deadlines::default().idle_ms)]
     idle_ms: u32,
@@ -98,6 +110,9 @@ pub fn run(options: Options) -> Result<(), Box<dyn Error>> {
 fn builder(options: Options) -> Result<ServerBuilder, Box<dyn Error>> {
     let limits = Limits {
         max_message_bytes: options.max_message_bytes,
+        max_connections: options.max_connections,
+        receive_buffers: options.receive_buffers,
+        receive_buffer_bytes: options.receive_buffer_bytes,
         max_outbox_bytes: options.max_message_bytes + OUTBOX_BEYOND_MESSAGE_BYTES,
         ..Limits::default()
     };

@@ -14,6 +14,7 @@
 //!     receive_buffers: 8,
 //!     receive_buffer_bytes: 4096,
 //!     max_receive_bytes_per_turn: 65_536,
+//!     shards_per_core: 1,
 //! };
 //! let net = SimNet::new(42, Faults::rough().without_errors());
 //! let _guard = net.trace_on_panic();

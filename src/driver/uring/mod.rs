@@ -87,7 +87,12 @@ impl Uring {
     /// # Errors
     /// What [`probe`](super::probe) explains, and `ENOMEM` when memory is short.
     pub fn new(config: &DriverConfig, listeners: Vec<Listener>) -> io::Result<Self> {
-        let mut ring = Ring::new(config.receive_buffers, config.receive_buffer_bytes, INCREMENTAL_BUFFERS)?;
+        let mut ring = Ring::new(
+            config.receive_buffers,
+            config.receive_buffer_bytes,
+            INCREMENTAL_BUFFERS,
+            config.shards_per_core,
+        )?;
         let waker = WakeTarget::eventfd()?;
         ring.push_wake(waker.raw_fd(), pack(WAKE, NO_TOKEN));
         let directs = Directs::new(&ring, config.max_connections);

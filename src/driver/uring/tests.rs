@@ -15,6 +15,7 @@ fn connected() -> (Uring, TcpStream) {
         receive_buffers: 8,
         receive_buffer_bytes: 4_096,
         max_receive_bytes_per_turn: 65_536,
+        shards_per_core: 1,
     };
     let (listeners, addr) = super::super::listen::bind(&"127.0.0.1:0".parse().unwrap(), 1).unwrap();
     let ListenAddr::Tcp(addr) = addr else { unreachable!("a TCP address") };

@@ -16,6 +16,7 @@ fn config() -> DriverConfig {
         receive_buffers: 8,
         receive_buffer_bytes: 512,
         max_receive_bytes_per_turn: 1024,
+        shards_per_core: 1,
     }
 }
 
