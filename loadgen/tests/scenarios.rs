@@ -27,6 +27,8 @@ enum Conduct {
     BroadcastTwice,
     /// Answers `subscribe`, and wraps what is published.
     Topics,
+    /// Answers nothing.
+    Silent,
     /// Closes every tenth connection after its handshake.
     Drop,
 }
@@ -70,6 +72,7 @@ impl Handler for Service {
     fn message(&mut self, conn: &mut Conn<'_, bool>, message: Message<'_>) {
         match (self.conduct, message) {
             (Conduct::Honest | Conduct::Stall | Conduct::Drop, message) => drop(conn.send(message)),
+            (Conduct::Silent, _) => {}
             (Conduct::Topics, Message::Text("subscribe")) => {
                 *conn.state_mut() = true;
                 conn.send_text("subscribed");
@@ -470,4 +473,29 @@ fn the_demo_needs_nothing_and_leaves_a_page() {
         assert!(html.contains(name), "{name}");
     }
     assert!(html.starts_with("<!DOCTYPE html>") || html.starts_with("<!doctype html>"));
+}
+
+#[test]
+fn a_server_that_never_answers_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Held open, and not a word.
+    thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+    let (code, text, report) = run("echo URL -n 3 --duration 1s", port);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("did not answer the handshake in time"), "{text}");
+    assert_eq!((&report["verdict"], &report["loads"][0]["ramp"]["opened"]), (&"broken".into(), &0.into()));
+}
+
+#[test]
+fn messages_that_never_come_back_are_lost_and_the_run_ends() {
+    let server = serve(Conduct::Silent);
+    for line in
+        ["rate URL -n 3 --rate 10 --duration 1s --warmup 0s", "echo URL -n 3 --duration 1s --warmup 0s"]
+    {
+        let (code, text, report) = run(line, server.port);
+        assert_eq!(code, 1, "{text}");
+        assert!(report["loads"][0]["errors"]["lost"].as_u64().unwrap() >= 3, "{text}");
+        assert!(text.contains("no answer came"), "{text}");
+    }
 }
