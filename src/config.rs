@@ -132,7 +132,7 @@ pub struct Limits {
     /// [`Remote`](crate::Remote) returns an error. Default 65,536.
     pub max_mailbox_commands: u32,
     /// Connections of a shard to which a message to all is sent in one turn, before others get theirs.
-    /// Default 512.
+    /// A send takes some 4 µs; below 100 of them turns begin to cost. Default 256.
     pub max_broadcast_sends_per_turn: u32,
     /// Bytes of messages to all ([`Remote::broadcast`](crate::Remote::broadcast)) that a shard has not
     /// yet sent to its last connection, some 500 for each beside its payload; beyond it `broadcast`
@@ -159,7 +159,7 @@ impl Default for Limits {
             max_outbox_bytes: 4 << 20,
             pause_receive_bytes: 256 << 10,
             max_mailbox_commands: 65_536,
-            max_broadcast_sends_per_turn: 512,
+            max_broadcast_sends_per_turn: 256,
             max_broadcast_bytes: 64 << 20,
             receive_buffers: 1_024,
             receive_buffer_bytes: 64 << 10,

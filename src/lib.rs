@@ -48,6 +48,9 @@
 //! decodes in place; the handler is called with the payload where it lies; what it sends is
 //! appended to the connection's outbox; at the end of the turn each connection's outbox goes to
 //! the driver as one send, and all of them to the kernel in one system call.
+//!
+//! A message to all ([`Remote::broadcast`]) comes by the mailboxes; each core then goes through its
+//! slots, some hundreds a turn, and their outboxes share one frame.
 
 pub mod config;
 #[doc(hidden)]

@@ -134,6 +134,12 @@ impl Remote {
         self.post(id, Command::Close { id, code, reason: reason.into() })
     }
 
+    /// Ends the current wait of every shard that runs, or its next one:
+    /// [`Handler::turn`](crate::Handler::turn) is called, and can look at what other threads share with it.
+    pub fn wake(&self) {
+        self.directory.mailboxes.get().into_iter().flatten().for_each(Mailbox::wake);
+    }
+
     /// Appends the metrics of all shards in Prometheus' text format.
     pub fn write_metrics(&self, out: &mut String) {
         write_prometheus(out, self.directory.driver, self.directory.stats.iter().map(AsRef::as_ref));

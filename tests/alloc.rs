@@ -6,7 +6,9 @@
 #![allow(unsafe_code, reason = "a global allocator is an unsafe trait")]
 
 use ringwire::ws::{Kind, encode_message};
-use ringwire::{Conn, DriverChoice, Handler, ListenAddr, Message, Request, Server, Shard, Upgrade};
+use ringwire::{
+    Conn, DriverChoice, Handler, ListenAddr, Message, Prepared, Remote, Request, Server, Shard, Upgrade,
+};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -110,27 +112,53 @@ impl Client {
 
     fn round(&mut self) {
         self.stream.write_all(&self.batch).unwrap();
+        self.hear();
+    }
+
+    /// What the others are sent as well.
+    fn hear(&mut self) {
         self.stream.read_exact(&mut self.answer).unwrap();
         assert!(self.answer == self.expected);
     }
 }
 
+const CLIENTS: usize = 4;
+
 /// Allocations of the shard in so many rounds of echo, once it has warmed up.
 fn allocations(driver: DriverChoice, bytes: usize, deep: usize) -> u64 {
-    const CLIENTS: usize = 4;
+    steady_allocations(driver, bytes, deep, CLIENTS, |clients, _| clients.iter_mut().for_each(Client::round))
+}
+
+/// Allocations of the shard in so many messages to all, once it has warmed up.
+fn broadcast_allocations(driver: DriverChoice, bytes: usize, deep: usize, clients: usize) -> u64 {
+    let payload: Vec<u8> = (0..bytes).map(|at| b'a' + (at % 26) as u8).collect();
+    let prepared = Prepared::text(String::from_utf8(payload).unwrap());
+    steady_allocations(driver, bytes, deep, clients, |clients, remote| {
+        (0..deep).for_each(|_| remote.broadcast(&prepared, 0).unwrap());
+        clients.iter_mut().for_each(Client::hear);
+    })
+}
+
+fn steady_allocations(
+    driver: DriverChoice,
+    bytes: usize,
+    deep: usize,
+    clients: usize,
+    round: impl Fn(&mut [Client], &Remote),
+) -> u64 {
     const ROUNDS: usize = 300;
     const WINDOWS: usize = 4;
     let listen: ListenAddr = "127.0.0.1:0".parse().unwrap();
     let server = Server::builder().listen(listen).driver(driver).shards(1).bind().unwrap();
     let ListenAddr::Tcp(addr) = server.local_addrs()[0] else { unreachable!() };
-    let handle = server.handle();
+    let (handle, remote) = (server.handle(), server.remote());
     let counted = Arc::new(AtomicU64::new(0));
     let for_handler = counted.clone();
     let thread = std::thread::spawn(move || server.run(|_| Echo(for_handler.clone())));
-    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::open(addr, bytes, deep)).collect();
+    let mut clients: Vec<Client> = (0..clients).map(|_| Client::open(addr, bytes, deep)).collect();
     let mut rounds = |count: usize| {
         for _ in 0..count {
-            clients.iter_mut().for_each(Client::round);
+            round(&mut clients, &remote);
         }
         // The turn that sent the last answer has ended when the next round is answered.
         clients[0].round();
@@ -167,6 +195,29 @@ fn steady_echo_allocates_nothing_on_uring() {
 #[test]
 fn steady_echo_allocates_nothing_on_epoll() {
     assert_nothing_is_allocated(DriverChoice::Epoll);
+}
+
+/// A message to all is encoded once, and then it is sent by as many as there are.
+fn assert_nothing_is_allocated_for_all(driver: DriverChoice) {
+    for (bytes, deep, clients) in
+        [(20, 1, 40), (20, 8, 40), (4 << 10, 1, 40), (20 << 10, 1, 40), (20 << 10, 3, 4)]
+    {
+        let allocated = broadcast_allocations(driver, bytes, deep, clients);
+        assert_eq!(allocated, 0, "{bytes} bytes, {deep} deep, to {clients}: allocations in 300 rounds");
+    }
+}
+
+#[test]
+fn steady_broadcast_allocates_nothing_on_uring() {
+    if std::env::var_os("RINGWIRE_SKIP_URING").is_some_and(|value| value == "1") {
+        return;
+    }
+    assert_nothing_is_allocated_for_all(DriverChoice::Uring);
+}
+
+#[test]
+fn steady_broadcast_allocates_nothing_on_epoll() {
+    assert_nothing_is_allocated_for_all(DriverChoice::Epoll);
 }
 
 /// The test above can fail: the counter counts this thread's allocations.

@@ -290,6 +290,71 @@ fn echoes_at_two_paths_and_refuses_others() {
 }
 
 #[test]
+fn broadcasts_to_all_of_its_path() {
+    for driver in drivers() {
+        let server = Server::start(driver, &["--shards", "2"]);
+        let open = |path| Peer::open(&server, path).expect("an open connection");
+        let mut peers: Vec<Peer> = (0..6).map(|_| open("/broadcast")).collect();
+        let mut echo = open("/echo");
+        for number in 0..50 {
+            peers[0].send(Message::Text(&format!("0 {number}")));
+            peers[5].send(Message::Binary(format!("5 {number}").as_bytes()));
+        }
+        for peer in &mut peers {
+            let (mut texts, mut binaries) = (0, 0);
+            while texts + binaries < 100 {
+                for seen in peer.read() {
+                    match seen {
+                        Seen::Text(text) => {
+                            assert_eq!(text, format!("0 {texts}"));
+                            texts += 1;
+                        }
+                        Seen::Binary(bytes) => {
+                            assert_eq!(bytes, format!("5 {binaries}").as_bytes());
+                            binaries += 1;
+                        }
+                        Seen::Close(code, reason) => panic!("closed: {code:?} {reason}"),
+                    }
+                }
+            }
+        }
+        echo.send(Message::Text("only this"));
+        assert_eq!(echo.read(), [Seen::Text("only this".to_owned())]);
+        let (head, _) = ask(&mut server.connect(), "GET", "/broadcast");
+        assert!(head.starts_with("HTTP/1.1 426 Upgrade Required\r\n"), "{head}");
+    }
+}
+
+#[test]
+fn one_that_leaves_too_much_unread_is_closed_with_1013() {
+    for driver in drivers() {
+        let server = Server::start(driver, &[]);
+        let open = || Peer::open(&server, "/broadcast").expect("an open connection");
+        let (mut speaker, mut deaf) = (open(), open());
+        let payload = vec![7; 100_000];
+        // What lies between takes some megabytes.
+        for _ in 0..150 {
+            speaker.send(Message::Binary(&payload));
+            assert!(speaker.read() == [Seen::Binary(payload.clone())]);
+        }
+        let mut heard = 0;
+        let code = 'closed: loop {
+            for seen in deaf.read() {
+                match seen {
+                    Seen::Close(code, _) => break 'closed code,
+                    seen => assert!(seen == Seen::Binary(payload.clone())),
+                }
+                heard += 1;
+            }
+        };
+        assert_eq!(code, Some(CloseCode::TRY_AGAIN_LATER));
+        assert!((10..150).contains(&heard), "{heard}");
+        speaker.send(Message::Text("and on"));
+        assert_eq!(speaker.read(), [Seen::Text("and on".to_owned())]);
+    }
+}
+
+#[test]
 fn a_message_of_16_mib_comes_back_and_one_byte_more_is_1009() {
     for driver in drivers() {
         let server = Server::start(driver, &[]);

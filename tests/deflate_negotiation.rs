@@ -23,7 +23,8 @@ fn the_server_answers_without_takeover_by_default() {
         ("; client_max_window_bits", ""),
         ("; client_max_window_bits=12", "; client_max_window_bits=12"),
         ("; client_max_window_bits=\"12\"", "; client_max_window_bits=12"),
-        ("; server_max_window_bits=15", ""),
+        // Whoever asks for a bound is told it, also where it bounds nothing (§7.1.2.1).
+        ("; server_max_window_bits=15", "; server_max_window_bits=15"),
         ("; server_max_window_bits=9", "; server_max_window_bits=9"),
         ("; server_max_window_bits=8", "; server_max_window_bits=8"),
         ("; server_no_context_takeover; client_no_context_takeover", ""),

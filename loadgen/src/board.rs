@@ -305,7 +305,7 @@ impl Board {
         let mut all = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         merge(&mut all, times).expect("workers record within the bounds");
         drop(all);
-        times.iter_mut().flatten().for_each(|histogram| histogram.clear());
+        times.iter_mut().flatten().for_each(|histogram| histogram.reset());
     }
 
     /// All workers' times since this was last called.

@@ -4,7 +4,7 @@ use crate::host;
 use crate::pace::Arrivals;
 use crate::payload::Sizes;
 use crate::plan::{Plan, Seat, Shape, Traffic};
-use crate::run::Output;
+use crate::run::{Helpers, Output};
 use crate::scenario::Times;
 use crate::target::{Sources, Target};
 use clap::{Args, Subcommand};
@@ -64,6 +64,8 @@ pub struct Common {
     name: Option<String>,
     #[command(flatten)]
     output: Output,
+    #[command(flatten)]
+    helpers: Helpers,
 }
 
 /// What is sent.
@@ -259,6 +261,11 @@ impl LoadCommand {
         &self.common().output
     }
 
+    /// Who helps.
+    pub fn helpers(&self) -> &Helpers {
+        &self.common().helpers
+    }
+
     /// Resolves names, and checks limits before anything is opened.
     ///
     /// # Errors
@@ -403,7 +410,8 @@ impl Common {
     }
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+/// A number above 0.
+pub fn positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if number > 0.0 && number <= 1e9 { Ok(number) } else { Err("give more than 0, to 1e9".to_owned()) }
 }

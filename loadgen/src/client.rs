@@ -9,6 +9,9 @@ use ringwire::{
 };
 use std::time::Duration;
 
+/// Messages sent in a turn of an open loop: one that is far behind must still receive, and end.
+const MAX_DUE_PER_TURN: u32 = 4_096;
+
 /// The handler of one shard.
 #[derive(Debug)]
 pub struct Client {
@@ -54,7 +57,8 @@ impl Client {
     }
 
     fn send_due(&mut self, shard: &mut Shard<'_, State>) {
-        while let Some((place, due_ns)) = self.worker.take_due() {
+        for _ in 0..MAX_DUE_PER_TURN {
+            let Some((place, due_ns)) = self.worker.take_due() else { return };
             // On a connection that has ended nothing is due any more; its end has been counted.
             let Some(id) = self.ids.get(place).copied().flatten() else { continue };
             let Some(mut conn) = shard.conn(id) else { continue };
@@ -209,7 +213,7 @@ impl Handler for Client {
             self.on_each(shard, |_, conn| conn.close(CloseCode::GOING_AWAY, ""));
         }
         self.send_due(shard);
-        Some(self.worker.wait())
+        self.worker.wait()
     }
 }
 

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often the conductor looks.
-const LOOK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(50);
 /// How often it looks when many wait for it, as at the end of a ramp.
 const QUICK_LOOK: Duration = Duration::from_millis(2);
 /// No connection opens for so long: the server is given up.
@@ -89,7 +89,7 @@ pub struct Sample {
     sent: u64,
     received: u64,
     ended: u64,
-    own: CpuTime,
+    own_ns: u64,
     server: Option<CpuTime>,
 }
 
@@ -104,7 +104,7 @@ pub struct Measured {
     pub received: u64,
     /// Connections that ended.
     pub ended: u64,
-    own: CpuTime,
+    own_ns: u64,
     server: Option<CpuTime>,
 }
 
@@ -114,8 +114,8 @@ impl Measured {
         let per_message = |ns: f64| ns / messages.max(1) as f64;
         let cpus = |cpu: CpuTime| cpu.total_ns as f64 / 1e9 / self.seconds;
         Cpu {
-            own_cpus: cpus(self.own),
-            own_ns_per_message: per_message(self.own.total_ns as f64),
+            own_cpus: self.own_ns as f64 / 1e9 / self.seconds,
+            own_ns_per_message: per_message(self.own_ns as f64),
             server_cpus: self.server.map(cpus),
             server_ns_per_message: self.server.map(|cpu| per_message(cpu.total_ns as f64)),
             server_user_ns_per_message: self.server.map(|cpu| per_message(cpu.user_ns())),
@@ -373,7 +373,7 @@ impl<'a> Conductor<'a> {
             sent: total.sent,
             received: total.received,
             ended: total.ended,
-            own: total.cpu,
+            own_ns: total.cpu_ns,
             server: self.orders.pid.and_then(|pid| CpuTime::of(&pid.to_string())),
         }
     }
@@ -386,7 +386,7 @@ impl<'a> Conductor<'a> {
             sent: now.sent - before.sent,
             received: now.received - before.received,
             ended: now.ended - before.ended,
-            own: now.own.since(before.own),
+            own_ns: now.own_ns - before.own_ns,
             server: now.server.zip(before.server).map(|(now, then)| now.since(then)),
         }
     }
@@ -453,7 +453,7 @@ fn add(total: &mut Snapshot, one: &Snapshot) {
     total.received += one.received;
     total.given_up += one.given_up;
     total.faults += one.faults;
-    total.cpu = total.cpu.plus(one.cpu);
+    total.cpu_ns += one.cpu_ns;
     let (all, errors) = (&mut total.errors, &one.errors);
     all.lost += errors.lost;
     all.doubled += errors.doubled;

@@ -3,7 +3,7 @@
 
 use crate::board::{Board, Histograms, Lane, Phase, Step};
 use crate::client::Client;
-use crate::host::CpuTime;
+use crate::host::process_cpu_ns;
 use crate::plan::{Plan, Seat};
 use crate::raw::Raw;
 use crate::result::Errors;
@@ -12,11 +12,12 @@ use ringwire::driver::epoll::Epoll;
 use ringwire::driver::probe::{self, Chosen};
 use ringwire::driver::uring::Uring;
 use ringwire::driver::{Driver, DriverConfig};
-use ringwire::{Compression, Deadlines, DeflateConfig, Limits, Server, ServerHandle};
+use ringwire::{Compression, Deadlines, DeflateConfig, Limits, Remote, Server, ServerHandle};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// Bytes of the longest masked header.
 const HEADER_BYTES: u64 = 14;
@@ -52,7 +53,7 @@ pub struct Snapshot {
     /// How often.
     pub faults: u64,
     /// CPU time of its process.
-    pub cpu: CpuTime,
+    pub cpu_ns: u64,
     /// Times since the last snapshot.
     #[serde(with = "crate::times::packed")]
     pub times: Histograms,
@@ -88,8 +89,13 @@ pub struct Local {
     board: Arc<Board>,
     driver: &'static str,
     threads: Vec<JoinHandle<WorkerResult>>,
-    handle: Option<ServerHandle>,
+    /// `None` for bare TCP, whose workers look by themselves.
+    server: Option<(ServerHandle, Remote)>,
+    woken: Instant,
 }
+
+/// Workers that have nothing to do are woken this often, to show the times of their last messages.
+const WAKE: Duration = Duration::from_secs(1);
 
 impl Local {
     /// Starts workers, the first of which is number `first_lane` of `lanes` in the run, and which
@@ -142,14 +148,23 @@ impl Local {
             .deadlines(deadlines(plan))
             .bind()
             .map_err(|error| error.to_string())?;
-        let (driver, handle) = (server.driver(), server.handle());
+        let (driver, handle, remote) = (server.driver(), server.handle(), server.remote());
         let body = move || {
             let run = server.run(|shard| Client::new(worker(shard.index)));
             run.map_err(Into::into)
         };
         let thread = thread::Builder::new().name("workers".to_owned()).spawn(body);
         let threads = vec![thread.map_err(|error| format!("no thread could be started: {error}"))?];
-        Ok(Self { board, driver, threads, handle: Some(handle) })
+        Ok(Self { board, driver, threads, server: Some((handle, remote)), woken: Instant::now() })
+    }
+}
+
+impl Local {
+    fn wake(&mut self) {
+        self.woken = Instant::now();
+        if let Some((_, remote)) = &self.server {
+            remote.wake();
+        }
     }
 }
 
@@ -164,11 +179,15 @@ impl Crew for Local {
 
     fn set_step(&mut self, step: Step) {
         self.board.set_step(step);
+        self.wake();
     }
 
     fn look(&mut self) -> Result<Snapshot, String> {
         if self.threads.iter().any(JoinHandle::is_finished) {
             return Err("a worker ended by itself".to_owned());
+        }
+        if self.woken.elapsed() > WAKE {
+            self.wake();
         }
         let board = &self.board;
         // First: what a worker did before it saw the step is in its counters.
@@ -186,7 +205,7 @@ impl Crew for Local {
             sent: sum(|lane| &lane.sent),
             errors: board.errors(),
             faults: board.fault_count(),
-            cpu: CpuTime::of("self").unwrap_or_default(),
+            cpu_ns: process_cpu_ns(),
             times: board.take_times(),
         })
     }
@@ -194,7 +213,7 @@ impl Crew for Local {
     fn finish(mut self: Box<Self>) -> Result<(), String> {
         let step = Step { number: self.board.step().number + 1, phase: Phase::Close };
         self.board.set_step(step);
-        if let Some(handle) = self.handle.take() {
+        if let Some((handle, _)) = self.server.take() {
             handle.shutdown();
         }
         for thread in self.threads.drain(..) {
@@ -278,7 +297,7 @@ fn start_raw(
         Chosen::Uring => Uring::NAME,
         Chosen::Epoll => Epoll::NAME,
     };
-    Ok(Local { board, driver, threads, handle: None })
+    Ok(Local { board, driver, threads, server: None, woken: Instant::now() })
 }
 
 fn run_raw<D: Driver>(driver: D, worker: Worker) -> WorkerResult {

@@ -178,7 +178,7 @@ fn spec(prefix: &str, table: &Table, defaults: &Table) -> Result<Spec, String> {
         let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
         lines.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
     })?;
-    if one.load.output().is_used() {
+    if one.load.output().is_used() || one.load.helpers().are_wanted() {
         return Err(
             "json, html, fail-if, quiet, coordinate and processes belong on the command line".to_owned()
         );

@@ -12,7 +12,7 @@ const OWN_DESCRIPTORS: u64 = 64;
 const MAX_DIRECT: u64 = 1 << 20;
 
 /// CPU time of a process since it began, all threads.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct CpuTime {
     /// Nanoseconds on a CPU, as the scheduler accounts them.
     pub total_ns: u64,
@@ -47,20 +47,17 @@ impl CpuTime {
         }
     }
 
-    /// The sum of two.
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            total_ns: self.total_ns + other.total_ns,
-            user_ticks: self.user_ticks + other.user_ticks,
-            system_ticks: self.system_ticks + other.system_ticks,
-        }
-    }
-
     /// The part of `total_ns` in user mode.
     pub fn user_ns(self) -> f64 {
         let ticks = (self.user_ticks + self.system_ticks).max(1);
         self.total_ns as f64 * self.user_ticks as f64 / ticks as f64
     }
+}
+
+/// CPU time of this process, all threads, in one system call.
+pub fn process_cpu_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Resident memory of a process, in bytes.

@@ -8,6 +8,7 @@
 //! Exit code 0: all as it should be; 1: the server, or a threshold, failed the run; 2: the run could
 //! not be made to its end; 3: the generator could not keep up.
 
+mod attack;
 mod board;
 mod cli;
 mod client;
@@ -61,6 +62,8 @@ enum Command {
     Load(Box<LoadCommand>),
     /// Runs phases of loads from a file, each phase's at once, one phase after the other.
     Scenario(ScenarioArgs),
+    /// Does to a server what has brought others down, and says what it did.
+    Attack(attack::AttackArgs),
     /// Reads what `--json` wrote: a table, and an HTML page. The first run is what others are compared with.
     Report(compare::ReportArgs),
     /// A short tour of the scenarios against a server of its own, and a page with the results.
@@ -105,6 +108,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse_from(arguments).command {
         Command::Load(command) => load(&command),
         Command::Scenario(args) => scenario(&args),
+        Command::Attack(args) => attack::attack(&args),
         Command::Report(args) => return compare::main(&args),
         Command::Demo(args) => demo::run(args),
         Command::DemoServer => demo::serve(),
@@ -122,6 +126,7 @@ fn main() -> ExitCode {
 fn load(command: &LoadCommand) -> Result<ExitCode, String> {
     let (spec, output) = (command.spec()?, command.output());
     let mut runner = Runner::new(output)?;
+    runner.gather(command.helpers())?;
     let load = runner.run(&spec)?;
     run::publish(&runner.report(vec![load], &output.fail_if), output)
 }

@@ -12,6 +12,10 @@ use ringwire::driver::{Driver, Event, SendBuf, Token};
 use ringwire::ws::{FrameHead, MAX_HEADER, write_header};
 use std::collections::HashMap;
 use std::io;
+use std::time::Duration;
+
+/// The longest a worker waits before it looks at the step: nobody wakes it.
+const MAX_WAIT: Duration = Duration::from_millis(5);
 
 struct Stream {
     flow: Flow,
@@ -56,7 +60,7 @@ impl<D: Driver> Raw<D> {
     /// When the driver fails.
     pub fn run(mut self) -> io::Result<()> {
         loop {
-            self.driver.turn(Some(self.worker.wait()))?;
+            self.driver.turn(Some(self.worker.wait().unwrap_or(MAX_WAIT).min(MAX_WAIT)))?;
             while let Some(event) = self.driver.next_event() {
                 self.on_event(event);
             }

@@ -112,11 +112,42 @@ pub struct Load {
     /// CPU while the load was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Cpu>,
-    /// The server's memory, if its process was named.
+    /// The server's memory, of the scenario `idle` if the server's process was named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryGrowth>,
     /// The course of it.
     pub series: Vec<Point>,
+}
+
+impl Load {
+    /// One of which nothing is known yet.
+    pub fn blank(name: &str, scenario: &str, began_s: f64) -> Self {
+        Self {
+            name: name.to_owned(),
+            scenario: scenario.to_owned(),
+            began_s,
+            verdict: Verdict::Ok,
+            urls: Vec::new(),
+            driver: String::new(),
+            processes: 0,
+            workers: 0,
+            connections: 0,
+            raw: false,
+            message: None,
+            ramp: Ramp::default(),
+            errors: Errors::default(),
+            echo: None,
+            rate: None,
+            idle: None,
+            broadcast: None,
+            churn: None,
+            storm: None,
+            attack: None,
+            cpu: None,
+            memory: None,
+            series: Vec::new(),
+        }
+    }
 }
 
 /// The messages of a load.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// What becomes of results, and who helps.
+/// What becomes of results.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Output {
     /// Writes the result to a file.
@@ -35,24 +35,31 @@ pub struct Output {
     /// Shows no progress.
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// Who helps.
+#[derive(Args, Clone, Debug)]
+pub struct Helpers {
     /// Waits here for --processes others that are started with --join.
     #[arg(long, value_name = "ADDR", requires = "processes")]
-    pub coordinate: Option<SocketAddr>,
+    coordinate: Option<SocketAddr>,
     /// Processes that join this one.
     #[arg(long, value_name = "N", requires = "coordinate", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub processes: Option<u16>,
+    processes: Option<u16>,
+}
+
+impl Helpers {
+    /// Whether there are to be any.
+    pub fn are_wanted(&self) -> bool {
+        self.coordinate.is_some() || self.processes.is_some()
+    }
 }
 
 impl Output {
     /// Whether anything was asked for.
     pub fn is_used(&self) -> bool {
-        let Self { json, html, fail_if, quiet, coordinate, processes } = self;
-        json.is_some()
-            || html.is_some()
-            || !fail_if.is_empty()
-            || *quiet
-            || coordinate.is_some()
-            || processes.is_some()
+        let Self { json, html, fail_if, quiet } = self;
+        json.is_some() || html.is_some() || !fail_if.is_empty() || *quiet
     }
 }
 
@@ -66,11 +73,11 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Waits for processes to join, if any are to, and takes over SIGINT and SIGTERM: the first one
-    /// ends the run and keeps what was measured, a second one ends the process.
+    /// Takes over SIGINT and SIGTERM: the first one ends the run and keeps what was measured, a second
+    /// one ends the process.
     ///
     /// # Errors
-    /// In words, if a file cannot be written or somebody does not come.
+    /// In words, if a file cannot be written.
     pub fn new(output: &Output) -> Result<Self, String> {
         // Rather now than after the run.
         for path in [&output.json, &output.html].into_iter().flatten() {
@@ -83,17 +90,25 @@ impl Runner {
                 .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()))
                 .map_err(|error| format!("signals cannot be handled: {error}"))?;
         }
-        let joined = match (output.coordinate, output.processes) {
-            (Some(addr), Some(processes)) => crate::join::gather(addr, processes.into())?,
-            _ => Vec::new(),
-        };
         Ok(Self {
             progress: progress::for_terminal(output.quiet),
             interrupted,
             began: Instant::now(),
             began_unix_ms: unix_ms(),
-            joined,
+            joined: Vec::new(),
         })
+    }
+
+    /// Waits for processes to join, if any are to.
+    ///
+    /// # Errors
+    /// In words, if somebody does not come.
+    pub fn gather(&mut self, helpers: &Helpers) -> Result<(), String> {
+        if let (Some(addr), Some(processes)) = (helpers.coordinate, helpers.processes) {
+            self.joined = crate::join::gather(addr, processes.into())?;
+        }
+        self.began = Instant::now();
+        Ok(())
     }
 
     /// Whether it is to end.
@@ -194,6 +209,14 @@ fn unix_ms() -> u64 {
 /// In words, if a file cannot be written; the others are.
 pub fn publish(report: &Report, output: &Output) -> Result<ExitCode, String> {
     print!("{}", crate::text::report(report));
+    write_files(report, output)
+}
+
+/// Writes a report's files, and says how the process is to end.
+///
+/// # Errors
+/// As [`publish`].
+pub fn write_files(report: &Report, output: &Output) -> Result<ExitCode, String> {
     let mut failed = Vec::new();
     if let Some(path) = &output.json {
         failed.extend(write_json(path, report).err());

@@ -12,11 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// The longest a worker waits before it looks at the step again, for each worker of the process:
-/// many of them share few cores and have little to do.
-const MAX_WAIT: Duration = Duration::from_millis(5);
-/// However many there are.
-const MAX_WAIT_OF_MANY: Duration = Duration::from_millis(500);
+/// How often a worker that opens connections at a rate, or again, looks whether one is due.
+const CONNECT_WAIT: Duration = Duration::from_millis(5);
 /// Times are handed to the conductor this often.
 const SHOW_TIMES_NS: u64 = 100_000_000;
 /// A failed attempt is made again after this time.
@@ -174,14 +171,17 @@ impl Worker {
         }
     }
 
-    /// How long the transport may wait if nothing happens.
-    pub fn wait(&self) -> Duration {
-        let longest = (MAX_WAIT * self.board.lanes.len() as u32).min(MAX_WAIT_OF_MANY);
-        let next_ns = match &self.pace {
-            Some(pace) if self.step.phase.is_loading() => pace.next_ns(),
-            _ => return longest,
+    /// How long the transport may wait if nothing happens and nobody wakes it. A wait without an end
+    /// spares the kernel a timer for each.
+    pub fn wait(&self) -> Option<Duration> {
+        let next_ns = match (&self.pace, self.step.phase) {
+            (Some(pace), phase) if phase.is_loading() => pace.next_ns(),
+            (_, Phase::Connect) if self.plan.connect_rate.is_some() || !self.retries.is_empty() => {
+                return Some(CONNECT_WAIT);
+            }
+            _ => return None,
         };
-        longest.min(Duration::from_nanos(next_ns.saturating_sub(self.board.now_ns())))
+        Some(Duration::from_nanos(next_ns.saturating_sub(self.board.now_ns())))
     }
 
     fn new_pace(&self, now_ns: u64) -> Option<Pace> {

@@ -24,14 +24,23 @@ impl Entropy {
     ///
     /// # Errors
     /// When the host has no randomness to give; nothing may be sent masked then.
+    #[inline]
     pub fn mask(&mut self) -> io::Result<[u8; 4]> {
         if self.used == BATCH {
-            getrandom::fill(&mut self.bytes[..]).map_err(io::Error::other)?;
-            self.used = 0;
+            self.refill()?;
         }
-        let at = self.used;
+        let (keys, _) = self.bytes.as_chunks::<4>();
+        let key = keys[self.used / 4];
         self.used += 4;
-        Ok([self.bytes[at], self.bytes[at + 1], self.bytes[at + 2], self.bytes[at + 3]])
+        Ok(key)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refill(&mut self) -> io::Result<()> {
+        getrandom::fill(&mut self.bytes[..]).map_err(io::Error::other)?;
+        self.used = 0;
+        Ok(())
     }
 
     /// Sixteen fresh bytes, for a handshake key.

@@ -65,6 +65,11 @@ pub fn mailbox<T>(limits: &Limits, waker: Waker) -> (Mailbox<T>, Inbox<T>) {
 }
 
 impl<T> Mailbox<T> {
+    /// Ends the core's current or next wait, with nothing posted.
+    pub fn wake(&self) {
+        self.gate.waker.wake();
+    }
+
     /// Queues a command, up to the limit.
     pub fn post(&self, command: T) -> Result<(), PostError> {
         if self.gate.queued.fetch_add(1, Ordering::Relaxed) >= self.gate.limit {

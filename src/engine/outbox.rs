@@ -2,7 +2,6 @@
 
 use super::Core;
 use super::clock::ticks;
-use super::queue::give_back;
 use super::slot::{Flags, Phase};
 use crate::driver::{Driver, SendBuf, Token};
 use crate::handler::{CloseReason, Conn, Handler};
@@ -40,7 +39,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
 
     pub(super) fn on_sent(&mut self, token: Token, buf: SendBuf, result: std::io::Result<()>) {
         let bytes = buf.as_slice().len();
-        give_back(&mut self.common.pool, buf);
+        self.common.pool.give_back(buf);
         let Some((slot, _)) = self.table.get(token) else { return };
         let Some(work) = self.common.existing_work(slot) else { return };
         debug_assert_eq!(work.in_flight, bytes);

@@ -3,16 +3,23 @@
 //! Two stacks, so that a one-line answer does not sit on a megabyte: the most recently used
 //! buffer, still in the cache, goes out first. What is kept is bounded in bytes; the rest is freed.
 
+use crate::driver::SendBuf;
+use std::collections::VecDeque;
+
 /// Capacity from which a buffer counts as large.
 const LARGE_BYTES: usize = 8 << 10;
 /// Capacity of a new small buffer.
 const SMALL_BYTES: usize = 512;
+/// Lists kept, and the longest of them.
+const MAX_LISTS: usize = 256;
+const MAX_LIST_LEN: usize = 16;
 
 /// Free buffers of one core.
 #[derive(Debug)]
 pub struct Pool {
     small: Vec<Vec<u8>>,
     large: Vec<Vec<u8>>,
+    lists: Vec<VecDeque<SendBuf>>,
     free_bytes: usize,
     max_bytes: usize,
 }
@@ -20,7 +27,8 @@ pub struct Pool {
 impl Pool {
     /// An empty pool that keeps at most `max_bytes` of free buffers.
     pub fn new(max_bytes: u32) -> Self {
-        Self { small: Vec::new(), large: Vec::new(), free_bytes: 0, max_bytes: max_bytes as usize }
+        let (small, large, lists) = Default::default();
+        Self { small, large, lists, free_bytes: 0, max_bytes: max_bytes as usize }
     }
 
     /// An empty buffer, likely to have room for `expected` bytes.
@@ -67,6 +75,26 @@ impl Pool {
         buffer.clear();
         self.free_bytes += capacity;
         if capacity < LARGE_BYTES { self.small.push(buffer) } else { self.large.push(buffer) }
+    }
+
+    /// An empty list for what waits to be sent.
+    pub fn take_list(&mut self) -> VecDeque<SendBuf> {
+        self.lists.pop().unwrap_or_default()
+    }
+
+    /// Takes a list back, and the buffers in it.
+    pub fn give_list(&mut self, mut list: VecDeque<SendBuf>) {
+        list.drain(..).for_each(|buf| self.give_back(buf));
+        if (1..=MAX_LIST_LEN).contains(&list.capacity()) && self.lists.len() < MAX_LISTS {
+            self.lists.push(list);
+        }
+    }
+
+    /// Takes back what has been sent; a shared frame is let go.
+    pub fn give_back(&mut self, buf: SendBuf) {
+        if let SendBuf::Owned(buffer) = buf {
+            self.give(buffer);
+        }
     }
 
     /// What [`free_bytes`](Self::free_bytes) should be, added up.

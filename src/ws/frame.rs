@@ -149,6 +149,9 @@ pub fn encode_frame(out: &mut Vec<u8>, head: FrameHead, payload: &[u8]) {
         (None, 8..16) => encode_short::<8, 18>(out, head, payload),
         (None, 16..=32) => encode_short::<16, 34>(out, head, payload),
         (None, 33..=64) => encode_short::<32, 66>(out, head, payload),
+        (Some(mask), 8..16) => encode_short_masked::<8, 22>(out, head, mask, payload),
+        (Some(mask), 16..=32) => encode_short_masked::<16, 38>(out, head, mask, payload),
+        (Some(mask), 33..=64) => encode_short_masked::<32, 70>(out, head, mask, payload),
         _ => encode_long(out, head, payload),
     }
 }
@@ -192,6 +195,36 @@ fn encode_short<const BLOCK: usize, const ROOM: usize>(out: &mut Vec<u8>, head: 
     out.extend_from_slice(&frame);
     out[end - BLOCK..end].copy_from_slice(last);
     out.truncate(end);
+}
+
+/// As [`encode_short`], masked on the way. `ROOM` is `6 + 2 * BLOCK`.
+#[inline(always)]
+fn encode_short_masked<const BLOCK: usize, const ROOM: usize>(
+    out: &mut Vec<u8>,
+    head: FrameHead,
+    mask: [u8; 4],
+    payload: &[u8],
+) {
+    let (Some(first), Some(last)) = (payload.first_chunk::<BLOCK>(), payload.last_chunk::<BLOCK>()) else {
+        unreachable!("the length has been looked at")
+    };
+    let end = out.len() + 6 + payload.len();
+    let phase = payload.len() - BLOCK;
+    let mut frame = [0; ROOM];
+    frame[0] = head.first_byte();
+    frame[1] = MASKED | payload.len() as u8;
+    frame[2..6].copy_from_slice(&mask);
+    frame[6..6 + BLOCK].copy_from_slice(&masked(first, mask));
+    out.extend_from_slice(&frame);
+    let turned = u32::from_le_bytes(mask).rotate_right((phase as u32 & 3) * 8).to_le_bytes();
+    out[end - BLOCK..end].copy_from_slice(&masked(last, turned));
+    out.truncate(end);
+}
+
+/// A block under a mask that begins with its first byte.
+#[inline(always)]
+fn masked<const BLOCK: usize>(block: &[u8; BLOCK], mask: [u8; 4]) -> [u8; BLOCK] {
+    std::array::from_fn(|at| block[at] ^ mask[at % 4])
 }
 
 #[inline]

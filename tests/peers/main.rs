@@ -3,8 +3,9 @@
 //!
 //! `tests/run` sets up what they need and runs these tests; by hand, after `tests/setup`:
 //! `cargo test --all-features --test peers -- --ignored --show-output`. The environment may name the
-//! binary under test (`RINGWIRE_BIN`) and skip one driver (`RINGWIRE_SKIP_URING=1`). Autobahn's
-//! cases for permessage-deflate run as server on io_uring, with `RINGWIRE_AUTOBAHN=all` everywhere.
+//! binary under test (`RINGWIRE_BIN`, with the examples beside it) and skip one driver
+//! (`RINGWIRE_SKIP_URING=1`). Autobahn's cases for permessage-deflate run as server on io_uring and as
+//! client on epoll, with `RINGWIRE_AUTOBAHN=all` everywhere.
 
 use std::env;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -244,11 +245,11 @@ fn uring_is_skipped(test: &str) -> bool {
     skipped
 }
 
-/// The 216 cases of compression take most of the time: the server runs them on one driver, and
+/// The 216 cases of compression take most of the time: each role runs them on one driver, and
 /// `RINGWIRE_AUTOBAHN=all` runs everything in both roles on both.
 fn autobahn_runs_all(role: &str, driver: &str) -> bool {
     let asked = env::var_os("RINGWIRE_AUTOBAHN").is_some_and(|value| value == "all");
-    asked || (role, driver) == ("server", "uring")
+    asked || matches!((role, driver), ("server", "uring") | ("client", "epoll"))
 }
 
 fn node(script: &str) -> Command {
@@ -279,10 +280,10 @@ fn ringwire() -> PathBuf {
     env::var_os("RINGWIRE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_ringwire").into(), PathBuf::from)
 }
 
-/// An example, which cargo builds beside the binaries.
+/// An example, which cargo builds beside the binary.
 fn example(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_ringwire")).with_file_name("examples").join(name);
-    assert!(path.exists(), "{} is missing: run cargo build --examples --all-features", path.display());
+    let path = ringwire().with_file_name("examples").join(name);
+    assert!(path.exists(), "{} is missing: build the examples as the binary was built", path.display());
     path
 }
 

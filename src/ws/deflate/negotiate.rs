@@ -76,6 +76,9 @@ fn window_bits(value: &str) -> Option<u8> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeflateAnswer {
     params: DeflateParams,
+    /// The client asked for a bound on our window: it must be told which it gets, even if it is the
+    /// largest (§7.1.2.1).
+    bound_asked: bool,
 }
 
 impl DeflateAnswer {
@@ -107,7 +110,7 @@ impl DeflateAnswer {
             },
             takeover: takeover && !offer.client_no_takeover,
         };
-        Self { params: DeflateParams { server, client } }
+        Self { params: DeflateParams { server, client }, bound_asked: offer.server_window.is_some() }
     }
 
     /// What is agreed upon with this answer.
@@ -122,7 +125,7 @@ impl fmt::Display for DeflateAnswer {
         let DeflateParams { server, client } = self.params;
         f.write_str(PERMESSAGE_DEFLATE)?;
         write_no_takeover(f, !server.takeover, !client.takeover)?;
-        if server.bits < 15 {
+        if server.bits < 15 || self.bound_asked {
             write!(f, "; {SERVER_WINDOW}={}", server.bits)?;
         }
         if client.bits < 15 {

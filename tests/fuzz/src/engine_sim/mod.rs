@@ -171,6 +171,8 @@ fn limits(byte: u8) -> Limits {
         max_outbox_bytes: 2_000,
         pause_receive_bytes: 500,
         max_mailbox_commands: 3,
+        max_broadcast_bytes: 1_000,
+        max_broadcast_sends_per_turn: 2,
         receive_buffers: 2,
         receive_buffer_bytes: 64,
         max_receive_bytes_per_turn: 256,
