@@ -2,8 +2,8 @@
 //! ends. No test asserts a time that a busy host could miss; bounds come from what the server does.
 
 use ringwire::{
-    CloseCode, Conn, DriverChoice, Handler, ListenAddr, Message, Prepared, Remote, Request, Server,
-    ServerHandle, Upgrade,
+    CloseCode, Compression, Conn, DeflateConfig, DriverChoice, Handler, ListenAddr, Message, Prepared,
+    Remote, Request, Server, ServerHandle, Upgrade,
 };
 use serde_json::Value;
 use std::io::Read;
@@ -119,8 +119,8 @@ impl Drop for Running {
 
 fn serve(conduct: Conduct) -> Running {
     let addr: ListenAddr = "127.0.0.1:0".parse().unwrap();
-    let server =
-        Server::builder().listen(addr).driver(DriverChoice::Auto).shards(1).cores([]).bind().unwrap();
+    let server = Server::builder().listen(addr).driver(DriverChoice::Auto).shards(1).cores([]);
+    let server = server.compression(Compression::Deflate(DeflateConfig::default())).bind().unwrap();
     let ListenAddr::Tcp(addr) = server.local_addrs()[0] else { unreachable!("TCP was asked for") };
     let (handle, remote) = (server.handle(), server.remote());
     let service = move |_: &_| Service {
@@ -232,6 +232,19 @@ fn every_subscriber_gets_every_message_in_order() {
     let published = first["count"].as_u64().unwrap();
     assert_eq!(last["count"].as_u64().unwrap(), published, "each message has a first and a last");
     assert_eq!(broadcast["latency"]["count"].as_u64().unwrap(), published * 30, "{text}");
+}
+
+#[test]
+fn messages_go_in_frames_compressed_or_not() {
+    let server = serve(Conduct::Honest);
+    for more in ["", "--deflate", "--deflate --depth 20", "--driver epoll --deflate"] {
+        let line =
+            format!("echo URL -n 3 --text --records --size 100..3000 --fragments 4 --duration 300ms {more}");
+        let (code, text, report) = run(&line, server.port);
+        assert_eq!(code, 0, "{text}");
+        let message = &report["loads"][0]["message"];
+        assert_eq!((&message["fragments"], &message["size"]), (&4.into(), &"100..3000".into()));
+    }
 }
 
 #[test]
