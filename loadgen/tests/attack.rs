@@ -48,7 +48,7 @@ fn serve(driver: DriverChoice, compression: Compression) -> Option<Running> {
         idle_ms: 1_500,
         pong_ms: 3_000,
         close_ms: 1_000,
-        assembly_ms: 2_000,
+        assembly_ms: 3_000,
         ..Deadlines::default()
     };
     let addr: ListenAddr = "127.0.0.1:0".parse().unwrap();
