@@ -481,7 +481,7 @@ fn the_demo_needs_nothing_and_leaves_a_page() {
     assert!(text.contains(page.path()), "{text}");
     let mut html = String::new();
     std::fs::File::open(&page.0).unwrap().read_to_string(&mut html).unwrap();
-    for name in ["idle", "echo", "rate", "broadcast", "churn", "storm"] {
+    for name in ["idle", "echo", "rate", "broadcast", "churn", "storm", "attack"] {
         assert!(text.contains(&format!("\n{name}")) || text.starts_with(name), "{name}: {text}");
         assert!(html.contains(name), "{name}");
     }
