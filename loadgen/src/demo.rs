@@ -70,6 +70,9 @@ pub fn run(args: DemoArgs) -> Result<ExitCode, String> {
         let load = OneLoad::try_parse_from(line).map_err(|error| error.to_string())?.load;
         loads.push(runner.run(&load.spec()?)?);
     }
+    if !runner.is_interrupted() {
+        loads.push(crate::attack::quick(&format!("ws://127.0.0.1:{}/", server.port))?);
+    }
     drop(server);
     let code = run::publish(&runner.report(loads, &[]), &output)?;
     println!("the page        {}", std::path::absolute(&args.html).unwrap_or(args.html).display());

@@ -1,9 +1,10 @@
 //! The scenario `attack`: a good server passes every row, a bad one fails the right ones, and one
 //! that dies or hangs is told.
 
+mod support;
+
 use ringwire::{
-    Compression, Conn, Deadlines, DeflateConfig, DriverChoice, Handler, ListenAddr, Message, Request, Server,
-    ServerHandle, Upgrade,
+    Compression, Conn, Deadlines, DeflateConfig, DriverChoice, Handler, Message, Request, Server, Upgrade,
 };
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
+use support::Running;
 
 struct Echo;
 
@@ -28,19 +30,6 @@ impl Handler for Echo {
     }
 }
 
-struct Running {
-    port: u16,
-    handle: ServerHandle,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.handle.stop();
-        self.thread.take().map(thread::JoinHandle::join);
-    }
-}
-
 /// Deadlines that fit a test. `None` where io_uring is denied.
 fn serve(driver: DriverChoice, compression: Compression) -> Option<Running> {
     let deadlines = Deadlines {
@@ -48,16 +37,11 @@ fn serve(driver: DriverChoice, compression: Compression) -> Option<Running> {
         idle_ms: 1_500,
         pong_ms: 3_000,
         close_ms: 1_000,
-        assembly_ms: 2_000,
+        assembly_ms: 3_000,
         ..Deadlines::default()
     };
-    let addr: ListenAddr = "127.0.0.1:0".parse().unwrap();
-    let builder = Server::builder().listen(addr).driver(driver).shards(1).cores([]);
-    let server = builder.deadlines(deadlines).compression(compression).bind().ok()?;
-    let ListenAddr::Tcp(addr) = server.local_addrs()[0] else { unreachable!("TCP was asked for") };
-    let handle = server.handle();
-    let thread = thread::spawn(move || server.run(|_| Echo).unwrap());
-    Some(Running { port: addr.port(), handle, thread: Some(thread) })
+    let builder = Server::builder().driver(driver).deadlines(deadlines).compression(compression);
+    Running::start(builder, |_| Echo)
 }
 
 /// Exit code, output, and the rows of the JSON result.

@@ -1,9 +1,10 @@
 //! The scenarios against servers that stall, drop, and come and go: what is measured, and how a run
 //! ends. No test asserts a time that a busy host could miss; bounds come from what the server does.
 
+mod support;
+
 use ringwire::{
-    CloseCode, Conn, DriverChoice, Handler, ListenAddr, Message, Prepared, Remote, Request, Server,
-    ServerHandle, Upgrade,
+    CloseCode, Compression, Conn, DeflateConfig, Handler, Message, Prepared, Remote, Request, Server, Upgrade,
 };
 use serde_json::Value;
 use std::io::Read;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use support::Running;
 
 /// What a server does besides echoing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,34 +106,16 @@ impl Handler for Service {
     }
 }
 
-struct Running {
-    port: u16,
-    handle: ServerHandle,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.handle.stop();
-        self.thread.take().map(thread::JoinHandle::join);
-    }
-}
-
 fn serve(conduct: Conduct) -> Running {
-    let addr: ListenAddr = "127.0.0.1:0".parse().unwrap();
-    let server =
-        Server::builder().listen(addr).driver(DriverChoice::Auto).shards(1).cores([]).bind().unwrap();
-    let ListenAddr::Tcp(addr) = server.local_addrs()[0] else { unreachable!("TCP was asked for") };
-    let (handle, remote) = (server.handle(), server.remote());
-    let service = move |_: &_| Service {
+    let builder = Server::builder().compression(Compression::Deflate(DeflateConfig::default()));
+    let service = move |remote: &Remote| Service {
         conduct,
         remote: remote.clone(),
         began: Instant::now(),
         messages: 0,
         connections: 0,
     };
-    let thread = thread::spawn(move || server.run(service).unwrap());
-    Running { port: addr.port(), handle, thread: Some(thread) }
+    Running::start(builder, service).unwrap()
 }
 
 fn spawn(line: &str, port: u16) -> Child {
@@ -232,6 +216,19 @@ fn every_subscriber_gets_every_message_in_order() {
     let published = first["count"].as_u64().unwrap();
     assert_eq!(last["count"].as_u64().unwrap(), published, "each message has a first and a last");
     assert_eq!(broadcast["latency"]["count"].as_u64().unwrap(), published * 30, "{text}");
+}
+
+#[test]
+fn messages_go_in_frames_compressed_or_not() {
+    let server = serve(Conduct::Honest);
+    for more in ["", "--deflate", "--deflate --depth 20", "--driver epoll --deflate"] {
+        let line =
+            format!("echo URL -n 3 --text --records --size 100..3000 --fragments 4 --duration 300ms {more}");
+        let (code, text, report) = run(&line, server.port);
+        assert_eq!(code, 0, "{text}");
+        let message = &report["loads"][0]["message"];
+        assert_eq!((&message["fragments"], &message["size"]), (&4.into(), &"100..3000".into()));
+    }
 }
 
 #[test]
@@ -402,13 +399,12 @@ fn an_interrupted_run_keeps_what_it_measured() {
 
 #[test]
 fn a_server_that_goes_away_ends_the_run_and_what_was_measured_stays() {
-    let mut server = serve(Conduct::Honest);
+    let server = serve(Conduct::Honest);
     let scratch = Scratch::new("gone.json");
     let line = format!("echo URL -n 3 --duration 60s --warmup 0s --quiet --json {}", scratch.path());
     let lead = spawn(&line, server.port);
     thread::sleep(Duration::from_secs(2));
-    server.handle.stop();
-    server.thread.take().map(thread::JoinHandle::join);
+    drop(server);
     let (code, text, report) = ended(lead, &scratch);
     assert_eq!(code, 1, "{text}");
     assert!(report["loads"][0]["echo"]["messages"].as_u64().unwrap() > 0, "{text}");
@@ -468,7 +464,7 @@ fn the_demo_needs_nothing_and_leaves_a_page() {
     assert!(text.contains(page.path()), "{text}");
     let mut html = String::new();
     std::fs::File::open(&page.0).unwrap().read_to_string(&mut html).unwrap();
-    for name in ["idle", "echo", "rate", "broadcast", "churn", "storm"] {
+    for name in ["idle", "echo", "rate", "broadcast", "churn", "storm", "attack"] {
         assert!(text.contains(&format!("\n{name}")) || text.starts_with(name), "{name}: {text}");
         assert!(html.contains(name), "{name}");
     }

@@ -1,13 +1,14 @@
 //! The generator against servers that do as they should, that lie, and that are not there: what it
 //! prints, and how it exits.
 
-use ringwire::{
-    CloseCode, Conn, DriverChoice, Handler, ListenAddr, Message, Request, Server, ServerHandle, Upgrade,
-};
+mod support;
+
+use ringwire::{CloseCode, Conn, DriverChoice, Handler, Message, Request, Server, Upgrade};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output};
 use std::thread;
+use support::Running;
 
 /// How a server treats the messages of a connection. Lies concern the tenth.
 #[derive(Clone, Copy, Debug)]
@@ -72,26 +73,8 @@ impl Handler for Echo {
     }
 }
 
-struct Running {
-    port: u16,
-    handle: ServerHandle,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.handle.stop();
-        self.thread.take().map(thread::JoinHandle::join);
-    }
-}
-
 fn serve(conduct: Conduct, driver: DriverChoice) -> Running {
-    let addr: ListenAddr = "127.0.0.1:0".parse().unwrap();
-    let server = Server::builder().listen(addr).driver(driver).shards(1).cores([]).bind().unwrap();
-    let ListenAddr::Tcp(addr) = server.local_addrs()[0] else { unreachable!("TCP was asked for") };
-    let handle = server.handle();
-    let thread = thread::spawn(move || server.run(|_| Echo(conduct)).unwrap());
-    Running { port: addr.port(), handle, thread: Some(thread) }
+    Running::start(Server::builder().driver(driver), move |_| Echo(conduct)).unwrap()
 }
 
 fn loadgen(arguments: &[&str], port: u16) -> (Output, String) {

@@ -48,6 +48,26 @@ on_every_driver! {
         }
     }
 
+    fn sends_messages_in_frames(on) {
+        let stage = Stage::plain(on);
+        let mut peer = stage.open("/");
+        for (bytes, line, frames) in [
+            (4, "twelve bytes", &[(0x01, "twel"), (0x00, "ve b"), (0x80, "ytes")][..]),
+            (5, "twelve bytes", &[(0x01, "twelv"), (0x00, "e byt"), (0x80, "es")]),
+            (12, "twelve bytes", &[(0x81, "twelve bytes")]),
+            (1, "ü", &[(0x01, "\u{c3}"), (0x80, "\u{bc}")]),
+            (1, "", &[(0x81, "")]),
+        ] {
+            peer.send(&text(&format!("!frames {bytes} {line}")));
+            for (b0, part) in frames {
+                // Each character stands for a byte.
+                let part: Vec<u8> = part.chars().map(|char| char as u8).collect();
+                peer.expect(&bare(*b0, &part));
+            }
+            peer.check_echo("whole again");
+        }
+    }
+
     fn takes_frames_in_any_pieces(on) {
         let stage = Stage::plain(on);
         let mut peer = stage.open("/");

@@ -99,6 +99,12 @@ on_every_driver! {
         let (b0, second_mask, echo) = client_frame(&mut far);
         assert_eq!((b0, echo.as_slice()), (0x81, &b"early"[..]));
         assert_ne!(first_mask, second_mask, "a fresh key for each frame (CVE-2025-10148)");
+        far.send(&bare(0x81, b"!frames 3 in three"));
+        let frames: Vec<_> = (0..3).map(|_| client_frame(&mut far)).collect();
+        let said: Vec<_> = frames.iter().map(|(b0, _, payload)| (*b0, payload.as_slice())).collect();
+        assert_eq!(said, [(0x01, &b"in "[..]), (0x00, b"thr"), (0x80, b"ee")]);
+        let masks: HashSet<_> = frames.iter().map(|(_, mask, _)| mask).collect();
+        assert_eq!(masks.len(), 3, "a key for each frame, not for each message");
         far.send(&bare(0x89, b"ping"));
         let (b0, _, payload) = client_frame(&mut far);
         assert_eq!((b0, payload.as_slice()), (0x8a, &b"ping"[..]));

@@ -115,6 +115,11 @@ impl Service {
                 let (sent, queued) = (count(SendResult2::Sent), count(SendResult2::Queued));
                 self.notes.write(&tag, format!("burst {sent} {queued} {}", count(SendResult2::Dropped)));
             }
+            // A line in frames of at most so many bytes.
+            ["!frames", bytes, ref line @ ..] => {
+                let result = conn.send_in_frames(Message::Text(&line.join(" ")), bytes.parse().unwrap());
+                assert!(matches!(result, SendResult::Sent | SendResult::Queued), "{result:?}");
+            }
             // A line to all.
             ["!all", ref line @ ..] => self.remote.broadcast(&Prepared::text(line.join(" ")), 0).unwrap(),
             ["!peer"] => drop(conn.send_text(&conn.peer_addr().to_string())),

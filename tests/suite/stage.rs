@@ -254,9 +254,7 @@ impl Stage {
 
     /// Makes the service turn.
     pub fn wake(&self) {
-        if self.addr().is_some() {
-            drop(self.peer());
-        }
+        self.remote.wake();
         self.settle();
     }
 

@@ -89,6 +89,26 @@ pub fn attack(args: &AttackArgs) -> Result<ExitCode, String> {
     run::write_files(&runner.report(vec![load(&url, &options, attack)], &args.output.fail_if), &args.output)
 }
 
+/// The rows that take no time, for a tour.
+const QUICK: &[&str] =
+    &["handshake", "head-injection", "cross-origin", "framing", "masks", "control-frames", "utf8", "closing"];
+
+/// Runs the quick rows.
+///
+/// # Errors
+/// As [`attack`].
+pub fn quick(url: &str) -> Result<Load, String> {
+    let options = Options {
+        only: QUICK.iter().map(|name| (*name).to_owned()).collect(),
+        timeout: Duration::from_secs(15),
+        max_message_bytes: None,
+        connections: 100,
+        pid: None,
+    };
+    let attack = super::run(&Target::resolve(url, false)?, &options, &mut |_| {})?;
+    Ok(load(url, &options, attack))
+}
+
 fn print_row(out: &mut impl Write, row: &AttackRow) -> io::Result<()> {
     writeln!(out, "{:8} {:16} {:6.1} s  {}", row.outcome, row.name, row.duration_s, row.seen)?;
     out.flush()

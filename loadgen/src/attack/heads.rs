@@ -1,7 +1,7 @@
 //! Attacks on whoever reads request heads: too large, too slow, ambiguous, or hard to parse.
 
 use super::arena::{Arena, Fault, Verdict, bad, skipped};
-use super::peer::{Peer, Reaction, upgrade_request};
+use super::peer::{Answer, Peer, Reaction, upgrade_request};
 use super::wait::{Waiter, wait};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,8 @@ const ENDLESS_BYTES: usize = 16 << 20;
 const SINGLE_BYTES: usize = 64 << 10;
 /// An answer to a whole request takes no longer, however hard it is to parse.
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// Times that a slow answer is asked for.
+const TRIES: usize = 3;
 
 /// Heads without end.
 pub fn size(arena: &mut Arena<'_>) {
@@ -189,14 +191,17 @@ pub fn lists(arena: &mut Arena<'_>) {
         ("upgrades", format!("Upgrade: {}", "x,".repeat(7_000))),
     ];
     for (name, value) in values {
+        let request = upgrade_request(arena.target, &format!("{value}\r\n"));
         arena.probe(name, |arena| {
-            let mut peer = arena.connect()?;
-            let begin = Instant::now();
-            peer.send(upgrade_request(arena.target, &format!("{value}\r\n")).as_bytes(), arena.patience());
-            let answer = peer.answer(arena.patience());
-            let took = begin.elapsed();
+            let (mut answer, mut took) = timed(arena, &request)?;
+            for _ in 1..TRIES {
+                // A busy host is slow once; whoever tracks back is slow each time.
+                if took > AT_ONCE {
+                    (answer, took) = timed(arena, &request)?;
+                }
+            }
             if took > AT_ONCE {
-                return bad(format!("took {:.1} s", took.as_secs_f64()));
+                return bad(format!("took {:.1} s, {TRIES} times", took.as_secs_f64()));
             }
             match answer {
                 Ok(answer) => Ok(answer.status.to_string()),
@@ -206,4 +211,13 @@ pub fn lists(arena: &mut Arena<'_>) {
             }
         });
     }
+}
+
+/// The answer to a request, and how long it took.
+fn timed(arena: &Arena<'_>, request: &str) -> Result<(Result<Answer, Reaction>, Duration), String> {
+    let mut peer = arena.connect()?;
+    let begin = Instant::now();
+    peer.send(request.as_bytes(), arena.patience());
+    let answer = peer.answer(arena.patience());
+    Ok((answer, begin.elapsed()))
 }

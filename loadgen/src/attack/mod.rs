@@ -22,7 +22,7 @@ mod wait;
 use crate::result::{Attack, AttackRow};
 use crate::target::Target;
 use arena::Arena;
-pub use command::{AttackArgs, attack};
+pub use command::{AttackArgs, attack, quick};
 use std::time::{Duration, Instant};
 
 /// How to attack.
