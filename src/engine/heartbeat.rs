@@ -5,9 +5,9 @@
 //!
 //! Connections that came at once would fall silent at once, and be pinged at once for ever. So each
 //! slot has a phase of its own, and what `last_seen` asks for is moved forward to it. On the other
-//! hand a turn for every ping is most of a ping's cost: with a million connections on 56 shards
-//! 26 µs of processor time for each ping and its pong, of which sharing turns leaves half.
-//! So phases are rounded to a step, which grows as connections become fewer.
+//! hand a turn for every ping and one for its pong cost more than the ping: with 200,000 connections on
+//! 56 shards, 5,900 pings per second took 26 µs of processor time each, and 13 to 16 where about 64
+//! connections share a turn. So phases are rounded to a step, which grows as connections become fewer.
 
 use super::clock::ticks;
 
