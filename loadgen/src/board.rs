@@ -160,6 +160,7 @@ struct Faults {
 pub struct Board {
     step: AtomicU64,
     step_began_ns: AtomicU64,
+    measure_began_ns: AtomicU64,
     clock_offset_ns: AtomicI64,
     /// One per worker of this process.
     pub lanes: Vec<Lane>,
@@ -182,6 +183,7 @@ impl Board {
         Self {
             step: AtomicU64::new(Step::default().pack()),
             step_began_ns: AtomicU64::new(0),
+            measure_began_ns: AtomicU64::new(u64::MAX),
             subscribers,
             clock_offset_ns: AtomicI64::new(0),
             lanes: (0..workers).map(|_| Lane::default()).collect(),
@@ -208,15 +210,24 @@ impl Board {
         Step::unpack(self.step.load(Ordering::Acquire))
     }
 
-    /// Moves on.
-    pub fn set_step(&self, step: Step) {
-        self.step_began_ns.store(self.now_ns(), Ordering::Relaxed);
+    /// Moves on to a step that began at `began_ns` on the run's clock.
+    pub fn set_step(&self, step: Step, began_ns: u64) {
+        self.step_began_ns.store(began_ns, Ordering::Relaxed);
+        if step.phase == Phase::Measure {
+            self.measure_began_ns.store(began_ns, Ordering::Relaxed);
+        }
         self.step.store(step.pack(), Ordering::Release);
     }
 
     /// When the step began.
     pub fn step_began_ns(&self) -> u64 {
         self.step_began_ns.load(Ordering::Relaxed)
+    }
+
+    /// When the measurement began; it has not as long as this is the end of time.
+    #[inline]
+    pub fn measure_began_ns(&self) -> u64 {
+        self.measure_began_ns.load(Ordering::Relaxed)
     }
 
     /// Subscribers of this process.

@@ -1,7 +1,7 @@
 //! The conductor of one load: moves the crews through its steps, looks at what they did, and keeps
 //! all that was measured until then, however it ends. It sleeps nearly always; the workers work.
 
-use crate::board::{Histograms, MAX_NOTES, Metric, Phase, Step, merge};
+use crate::board::{Histograms, MAX_NOTES, Metric, Phase, Step, merge, monotonic_ns};
 use crate::crew::{Crew, Snapshot};
 use crate::host::{self, CpuTime, Memory};
 use crate::plan::Plan;
@@ -164,8 +164,9 @@ impl<'a> Conductor<'a> {
     /// Moves on to a phase.
     pub fn enter(&mut self, phase: Phase) {
         self.step = Step { number: self.step.number + 1, phase };
+        let began_ns = monotonic_ns();
         for crew in &mut self.crews {
-            crew.set_step(self.step);
+            crew.set_step(self.step, began_ns);
         }
     }
 

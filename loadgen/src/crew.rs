@@ -67,8 +67,8 @@ pub trait Crew {
     /// How many they are.
     fn workers(&self) -> usize;
 
-    /// Moves them on.
-    fn set_step(&mut self, step: Step);
+    /// Moves them on to a step that began at `began_ns` on the run's clock.
+    fn set_step(&mut self, step: Step, began_ns: u64);
 
     /// What they have done.
     ///
@@ -177,8 +177,8 @@ impl Crew for Local {
         self.board.lanes.len()
     }
 
-    fn set_step(&mut self, step: Step) {
-        self.board.set_step(step);
+    fn set_step(&mut self, step: Step, began_ns: u64) {
+        self.board.set_step(step, began_ns);
         self.wake();
     }
 
@@ -212,7 +212,7 @@ impl Crew for Local {
 
     fn finish(mut self: Box<Self>) -> Result<(), String> {
         let step = Step { number: self.board.step().number + 1, phase: Phase::Close };
-        self.board.set_step(step);
+        self.board.set_step(step, self.board.now_ns());
         if let Some((handle, _)) = self.server.take() {
             handle.shutdown();
         }

@@ -39,8 +39,8 @@ enum Order {
     Clock,
     /// Start workers, and wait.
     Start { plan: Box<Plan>, first_lane: u64, lanes: u64, clock_offset_ns: i64 },
-    /// Move on.
-    Step(u64),
+    /// Move on to a step, packed, that began at a time on the run's clock.
+    Step(u64, u64),
     /// End the workers.
     Finish,
 }
@@ -208,9 +208,9 @@ impl Crew for Remote<'_> {
         self.joined.workers
     }
 
-    fn set_step(&mut self, step: Step) {
+    fn set_step(&mut self, step: Step, began_ns: u64) {
         // That it is gone will be seen at the next look.
-        let _ = write_line(&mut self.joined.writer, &Order::Step(step.pack()));
+        let _ = write_line(&mut self.joined.writer, &Order::Step(step.pack(), began_ns));
     }
 
     fn look(&mut self) -> Result<Snapshot, String> {
@@ -283,7 +283,7 @@ pub fn join(addr: &str, workers: usize, cores: Vec<usize>, driver: DriverChoice)
                 let end = local.and_then(|local| work(Box::new(local), &orders, &mut writer));
                 write_line(&mut writer, &Tale::Ended(end))?;
             }
-            Ok(Ok(Order::Step(_) | Order::Finish)) => {}
+            Ok(Ok(Order::Step(..) | Order::Finish)) => {}
             // The conductor is done.
             Ok(Err(_)) | Err(_) => return Ok(()),
         }
@@ -312,7 +312,7 @@ fn work(
     write_line(writer, &Tale::Started { driver: local.driver().to_owned() })?;
     loop {
         match orders.recv_timeout(TELL) {
-            Ok(Ok(Order::Step(bits))) => local.set_step(Step::unpack(bits)),
+            Ok(Ok(Order::Step(bits, began_ns))) => local.set_step(Step::unpack(bits), began_ns),
             Ok(Ok(Order::Finish)) => return local.finish(),
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(mpsc::RecvTimeoutError::Disconnected) => {

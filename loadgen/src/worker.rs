@@ -53,7 +53,6 @@ pub struct Worker {
     lane: Place,
     times: Histograms,
     times_shown_ns: u64,
-    measure_began_ns: u64,
     pace: Option<Pace>,
     /// Of the connections that carry an open loop, the next one's place.
     round: u64,
@@ -110,7 +109,6 @@ impl Worker {
             step: Step::default(),
             lane,
             times: Histograms::default(),
-            measure_began_ns: u64::MAX,
             pace: None,
             round: 0,
             counts: Counts::default(),
@@ -128,10 +126,8 @@ impl Worker {
             return Turn::default();
         }
         let phase = self.step.phase;
-        match phase {
-            Phase::Connect => self.counts.asked = 0,
-            Phase::Measure => self.measure_began_ns = now_ns,
-            _ => {}
+        if phase == Phase::Connect {
+            self.counts.asked = 0;
         }
         let begins = phase.is_loading() && !before.phase.is_loading();
         if begins {
@@ -516,10 +512,11 @@ impl Worker {
         }
     }
 
-    /// Whether what was due or began then belongs to the measurement.
+    /// Whether what was due or began then belongs to the measurement, which begins for all workers at
+    /// once, and also when its answer comes while the load drains.
     #[inline]
     fn is_measured(&self, began_ns: u64) -> bool {
-        began_ns >= self.measure_began_ns && matches!(self.step.phase, Phase::Measure | Phase::Drain)
+        began_ns >= self.board.measure_began_ns()
     }
 
     #[inline]
