@@ -1,5 +1,6 @@
 //! From received bytes to the handler: frames, messages, and what ends a connection.
 
+use super::assembly::Lent;
 use super::common::Common;
 use super::party::Party;
 use super::slot::{Flags, Phase};
@@ -246,19 +247,21 @@ pub(super) fn piece<H: Handler>(
         handler.fragment(conn, Fragment { kind, payload, first, last });
         return;
     }
+    let whole_bytes = conn.slot.session.declared_bytes();
     conn.common.work(conn.slot);
     let Common { works, pool, .. } = &mut *conn.common;
     let work = &mut works[conn.slot.work as usize];
-    if first && work.assembly.capacity() < payload.len() {
-        // As it is not whole in one receive buffer, it is likely to grow.
-        let roomy = pool.take(payload.len() * 2);
-        pool.give(std::mem::replace(&mut work.assembly, roomy));
-    }
-    pool.make_room(&mut work.assembly, payload.len());
-    work.assembly.extend_from_slice(payload);
+    work.assembly.push(pool, payload, whole_bytes);
     if last {
         let assembly = std::mem::take(&mut work.assembly);
-        deliver(handler, conn, kind, &assembly);
-        conn.common.pool.give(assembly);
+        conn.common.lent = Lent::of(&assembly);
+        deliver(handler, conn, kind, assembly.message());
+        let lent = conn.common.lent.take();
+        let Common { works, pool, .. } = &mut *conn.common;
+        if let Some(frame) = Lent::settle(lent, assembly, pool)
+            && let Some(work) = works.get_mut(conn.slot.work as usize)
+        {
+            work.queue.fulfil(frame);
+        }
     }
 }
