@@ -40,7 +40,6 @@ impl Assembly {
         let likely = usize::try_from(whole_bytes.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
         let wanted = self.room + likely.min(2 * piece_bytes);
         self.bytes = pool.take(wanted);
-        self.bytes.reserve(wanted);
         self.bytes.resize(self.room, 0);
     }
 
