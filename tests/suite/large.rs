@@ -50,7 +50,7 @@ on_every_driver! {
             // Cut at every step at which the driver is told to wait for less.
             for left in [0, 1, 16_383, 16_384, 16_385, 40_000, 65_536, bytes - 1] {
                 let (most, rest) = whole.split_at(whole.len() - left);
-                peer.send_in_background(most.to_vec());
+                peer.send(most);
                 stage.pass(Duration::from_millis(3));
                 peer.send_in_background([rest, &frame(0x89, b"there?")].concat());
                 peer.expect_binary(&message);
@@ -72,7 +72,7 @@ on_every_driver! {
         for (number, bytes) in [100, 70_000, 200_000, 900_000].into_iter().enumerate() {
             let (tag, target) = (format!("{number}"), format!("/?tag={number}"));
             let mut peer = stage.open(&target);
-            peer.send_in_background(whole[..bytes].to_vec());
+            peer.send(&whole[..bytes]);
             stage.pass(Duration::from_millis(3));
             peer.half_close();
             assert_eq!(stage.closed(&tag).last().unwrap(), "close Disconnected");
@@ -87,7 +87,7 @@ on_every_driver! {
         let message = pattern(400_000, 3);
         let whole = binary(&message);
         let (head, tail) = whole.split_at(100_000);
-        peer.send_in_background(head.to_vec());
+        peer.send(head);
         // Far less than what the driver may wait for, and in pongs' place.
         for piece in tail[..60].chunks(2) {
             stage.pass(Duration::from_millis(20));
