@@ -202,6 +202,7 @@ impl<D: Driver> Driver for Checked<D> {
     type Socket = D::Socket;
 
     const NAME: &'static str = D::NAME;
+    const SENDS_AT_ONCE: bool = D::SENDS_AT_ONCE;
 
     fn turn(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.turn += 1;
@@ -262,6 +263,10 @@ impl<D: Driver> Driver for Checked<D> {
 
     fn resume(&mut self, token: Token) {
         self.inner.resume(token);
+    }
+
+    fn await_bytes(&mut self, token: Token, bytes: usize) {
+        self.inner.await_bytes(token, bytes);
     }
 
     fn shutdown(&mut self, token: Token) {

@@ -204,6 +204,9 @@ pub trait Driver {
     /// As metrics and benchmark results name it: `uring`, `epoll`, `sim`.
     const NAME: &'static str;
 
+    /// Whether [`Driver::send`] writes to the socket there and then.
+    const SENDS_AT_ONCE: bool;
+
     /// Submits what was asked for and waits for events: for ever (`None`), not at all (zero), or
     /// up to a time (which may be exceeded by the clock's granularity). Returns early on any event.
     fn turn(&mut self, wait: Option<Duration>) -> io::Result<()>;
@@ -233,6 +236,11 @@ pub trait Driver {
     /// Receives again.
     fn resume(&mut self, token: Token);
 
+    /// Hints that at least `bytes` more are on their way and of no use in part: fewer need not be told
+    /// of before the peer's FIN or an error follows them. Each call replaces the one before; 0 takes
+    /// it back, and what has come in the meantime is told then. As `SO_RCVLOWAT` in socket(7).
+    fn await_bytes(&mut self, token: Token, bytes: usize);
+
     /// Ends the sending side (FIN) once the send in flight is done. Receiving goes on.
     fn shutdown(&mut self, token: Token);
 
@@ -260,6 +268,12 @@ pub trait Driver {
     /// Counters since the start.
     fn stats(&self) -> DriverStats;
 }
+
+/// No driver waits for more than this at once: twice as much must fit in a socket's receive buffer
+/// (tcp_set_rcvlowat() sees to it), and copying what has come overlaps with what is still to come.
+/// Measured with 1 MiB messages on 6.18: 64 KiB saves 6 % of the CPU time per message, 128 KiB 7 %,
+/// 256 KiB 16 %, 1 MiB no more.
+pub const MAX_AWAITED_BYTES: usize = 256 << 10;
 
 /// An empty vector that grows to `capacity` without moving: a copy of megabytes would stall a turn.
 /// The reservation is address space only; where even that is short, it grows as vectors do.

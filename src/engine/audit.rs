@@ -74,7 +74,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
             || (slot.phase == Phase::Open && slot.session.is_inside_message());
         demand!(busy, "{token:?} in {:?} holds a work that is empty", slot.phase);
         let most = limits.max_message_bytes as usize;
-        demand!(work.assembly.len() <= most, "{token:?} assembles {} bytes", work.assembly.len());
+        let assembled = work.assembly.message().len();
+        demand!(assembled <= most, "{token:?} assembles {assembled} bytes");
         let most = limits.max_head_bytes as usize
             + limits.max_http_body_bytes as usize
             + limits.max_receive_bytes_per_turn as usize

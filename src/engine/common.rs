@@ -3,6 +3,7 @@
 //! Nothing here knows the driver: sending appends to a [`Work`] and marks the connection dirty;
 //! the turn hands every dirty connection's bytes to the driver at once.
 
+use super::assembly::{Assembly, Lent};
 use super::deflate::Contexts;
 use super::entropy::Entropy;
 use super::heartbeat::Heartbeat;
@@ -24,6 +25,10 @@ use std::sync::Arc;
 pub const MAX_PONGS_PER_TURN: u8 = 16;
 /// Bytes beyond `max_outbox_bytes` that only control frames may use.
 pub const CONTROL_HEADROOM_BYTES: usize = 4 << 10;
+/// From this size on an assembled message that is sent as it is changes hands; a shorter one is copied.
+const HAND_OVER_BYTES: usize = 1 << 10;
+/// The same where something waits to be sent before it: then it takes a send of its own.
+const HAND_OVER_BEHIND_BYTES: usize = 64 << 10;
 /// Works kept allocated after a busy time; beyond it the table is freed when it empties.
 const MAX_IDLE_WORKS: usize = 4_096;
 
@@ -45,7 +50,7 @@ pub struct Work {
     /// Bytes of head and body that the request in `carry` needs; 0 while the head is not whole.
     pub request_bytes: usize,
     /// A message that is not whole yet.
-    pub assembly: Vec<u8>,
+    pub assembly: Assembly,
     /// A compressed message that is not whole yet.
     pub inflating: Option<Box<Job>>,
     /// Pongs queued since the last flush.
@@ -112,6 +117,8 @@ pub struct Common {
     pub stop_asked: bool,
     /// Bytes queued on all connections.
     pub outbox_bytes: usize,
+    /// The assembled message that a handler is reading now, which it may send without a copy.
+    pub lent: Option<Lent>,
 }
 
 impl Common {
@@ -171,7 +178,7 @@ impl Common {
         self.outbox_bytes -= work.queued();
         work.queue.dismantle(&mut self.pool);
         self.pool.give(work.carry);
-        self.pool.give(work.assembly);
+        work.assembly.dismantle(&mut self.pool);
         if let Some(inflater) = work.inflating.and_then(|job| job.into_inflater()) {
             self.deflate.take_back(token.slot, slot.session.peer_keeps_window(), inflater);
         }
@@ -235,9 +242,31 @@ impl Common {
     #[inline]
     pub fn send_plain(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
         self.send_as(slot, token, payload, |common, slot, token, mask| {
+            if payload.len() >= HAND_OVER_BYTES
+                && mask.is_none()
+                && common.promise(slot, token, kind, payload)
+            {
+                return;
+            }
             let frame = ws::MAX_HEADER + payload.len();
             common.append(slot, token, frame, |out| ws::encode_message(out, kind, payload, mask));
         })
+    }
+
+    /// Keeps a place for the assembled message that its handler is reading, if it is that which the
+    /// handler sends.
+    fn promise(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> bool {
+        let Some(lent) = &mut self.lent else { return false };
+        let waiting = self.works.get(slot.work as usize).map_or(0, |work| work.queue.bytes());
+        if waiting > 0 && payload.len() < HAND_OVER_BEHIND_BYTES || !lent.promise(kind, payload) {
+            return false;
+        }
+        let frame = ws::header_len(payload.len(), false) + payload.len();
+        self.work(slot);
+        self.works[slot.work as usize].queue.promise(&mut self.pool, frame);
+        self.outbox_bytes += frame;
+        self.mark_dirty(slot, token);
+        true
     }
 
     /// Sends one message in frames of at most `frame_bytes` (RFC 6455 §5.4), compressed as

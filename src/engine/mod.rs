@@ -4,6 +4,7 @@
 //! through their mailboxes, time through its clock, and the user through the handler; it shares
 //! only its counters.
 
+mod assembly;
 mod audit;
 pub mod broadcast;
 pub mod clock;
@@ -173,6 +174,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             draining: false,
             stop_asked: false,
             outbox_bytes: 0,
+            lent: None,
         };
         Self {
             driver,

@@ -1,6 +1,8 @@
 //! What waits to be sent on one connection, in order: bytes of its own, and frames it shares with
 //! others.
 //!
+//! Neither is a frame copied that comes as a whole buffer of its own ([`Queue::promise`]).
+//!
 //! A frame shared with others is not copied where nothing waits before it. Where something does, a
 //! small one is: a further send costs more than the copy. A large one waits as it is, so that
 //! those who do not keep up hold one copy of it together.
@@ -13,6 +15,9 @@ use std::collections::VecDeque;
 /// A shared frame below it is joined with what stands beside it. Copying so much takes 0.6 µs where a
 /// send takes 4 (loopback, Linux 6.18); from here on the memory of those who do not keep up counts.
 const JOIN_BELOW_BYTES: usize = 16 << 10;
+
+/// A buffer of that many bytes is not enlarged, which might copy it: a further one follows it.
+const CHAIN_FROM_BYTES: usize = 1 << 20;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -43,11 +48,15 @@ impl Queue {
             SendBuf::Owned(own) if self.behind.is_empty() => own,
             _ => self.own_end(pool, expected),
         };
-        if own.capacity() == 0 {
+        let own = if own.capacity() == 0 {
             *own = pool.take(expected);
+            own
+        } else if own.len() >= CHAIN_FROM_BYTES && own.capacity() - own.len() < expected {
+            self.chain(pool, expected)
         } else {
             pool.make_room(own, expected);
-        }
+            own
+        };
         let before = own.len();
         write(own);
         let written = own.len() - before;
@@ -69,6 +78,28 @@ impl Queue {
             self.push_behind(pool, shared);
         }
         self.bytes += frame.len();
+    }
+
+    /// Keeps a place for a frame of `bytes` bytes, which [`fulfil`](Self::fulfil) brings before
+    /// anything is taken. There is at most one such place.
+    pub fn promise(&mut self, pool: &mut Pool, bytes: usize) {
+        let place = SendBuf::Shared(Bytes::new());
+        if self.bytes == 0 {
+            pool.give_back(std::mem::replace(&mut self.first, place));
+        } else {
+            self.push_behind(pool, place);
+        }
+        self.bytes += bytes;
+    }
+
+    /// Brings the frame that was promised.
+    pub fn fulfil(&mut self, frame: Vec<u8>) {
+        let mut bufs = std::iter::once(&mut self.first).chain(&mut self.behind);
+        let place = bufs.find(|buf| matches!(buf, SendBuf::Shared(shared) if shared.is_empty()));
+        debug_assert!(place.is_some(), "a frame that was not promised");
+        if let Some(place) = place {
+            *place = SendBuf::Owned(frame);
+        }
     }
 
     /// Takes what is to be sent next.
@@ -100,11 +131,22 @@ impl Queue {
         self.behind.push_back(buf);
     }
 
+    #[cold]
+    fn chain(&mut self, pool: &mut Pool, expected: usize) -> &mut Vec<u8> {
+        let own = SendBuf::Owned(pool.take(expected));
+        self.push_behind(pool, own);
+        match self.behind.back_mut() {
+            Some(SendBuf::Owned(own)) => own,
+            _ => unreachable!("it has just been put there"),
+        }
+    }
+
     /// The end of the queue, made one to which bytes can be appended.
     fn own_end(&mut self, pool: &mut Pool, expected: usize) -> &mut Vec<u8> {
         match self.behind.back_mut().unwrap_or(&mut self.first) {
             SendBuf::Owned(_) => {}
-            SendBuf::Shared(frame) if frame.len() >= JOIN_BELOW_BYTES => {
+            // Without bytes it is the place of a frame that was promised.
+            SendBuf::Shared(frame) if frame.is_empty() || frame.len() >= JOIN_BELOW_BYTES => {
                 self.push_behind(pool, SendBuf::Owned(Vec::new()));
             }
             end => {

@@ -216,6 +216,21 @@ impl Session {
         self.has(TEXT | BINARY)
     }
 
+    /// How long the message is that has begun and not come to its end yet, where that is known: its
+    /// last frame's header has come, and it is not compressed.
+    #[inline]
+    pub const fn declared_bytes(&self) -> Option<u64> {
+        let known = self.bits & (IN_FRAME | LAST_FRAME | DEFLATED) == IN_FRAME | LAST_FRAME;
+        // Saturated where the pieces go to a stream.
+        if known && self.message_bytes != u32::MAX { Some(self.message_bytes as u64) } else { None }
+    }
+
+    /// Payload bytes of the current frame that are still to come, and come before anything else.
+    #[inline]
+    pub const fn frame_remaining(&self) -> u64 {
+        self.frame_remaining
+    }
+
     /// To be told when a Close frame has been encoded: no data frame may follow it (§5.5.1).
     #[inline]
     pub const fn close_sent(&mut self) {

@@ -34,6 +34,7 @@ mod deadlines;
 mod exhaustion;
 mod handshake;
 mod http;
+mod large;
 mod messages;
 mod outbound;
 mod peer;

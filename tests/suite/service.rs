@@ -207,6 +207,14 @@ impl Handler for Service {
         }
         match conn.state().path.as_str() {
             "/silent" => {}
+            "/variations" => {
+                let Message::Binary(bytes) = message else { panic!("only binary ones") };
+                conn.send_text("before");
+                conn.send(message);
+                conn.send(message);
+                conn.send_binary(&bytes[1..]);
+                conn.send_text("after");
+            }
             "/log" => self.notes.write(&conn.state().tag, format!("{message:?}")),
             "/close-at-message" => conn.close(CloseCode::NORMAL, ""),
             _ => {

@@ -15,6 +15,7 @@ struct Scripted {
 impl Driver for Scripted {
     type Socket = ();
     const NAME: &'static str = "scripted";
+    const SENDS_AT_ONCE: bool = false;
 
     fn turn(&mut self, _: Option<Duration>) -> io::Result<()> {
         Ok(())
@@ -40,6 +41,7 @@ impl Driver for Scripted {
     fn refuse(&mut self, (): ()) {}
     fn pause(&mut self, _: Token) {}
     fn resume(&mut self, _: Token) {}
+    fn await_bytes(&mut self, _: Token, _: usize) {}
     fn shutdown(&mut self, _: Token) {}
     fn close(&mut self, _: Token) {}
     fn connect(&mut self, _: SocketAddr, _: Option<IpAddr>, _: u64) {}

@@ -401,6 +401,7 @@ impl Driver for Epoll {
     type Socket = EpollSocket;
 
     const NAME: &'static str = "epoll";
+    const SENDS_AT_ONCE: bool = true;
 
     fn turn(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.turn = self.turn.wrapping_add(1);
@@ -432,19 +433,20 @@ impl Driver for Epoll {
             return None;
         }
         self.events_left -= 1;
-        while self.report.0 < self.report.1 {
-            let report = self.reports[self.report.0];
-            self.report.0 += 1;
-            if let Some(event) = self.report(report.events, report.u64) {
-                return Some(event);
-            }
-        }
+        // Buffers of sends that are done are still in the cache for the next.
         while let Some(outcome) = self.outcomes.pop_front() {
             // Closed since attaching it failed: nothing may come between close and `Closed`.
             if matches!(outcome, Event::Failed { token, .. } if self.port(token).is_none()) {
                 continue;
             }
             return Some(outcome);
+        }
+        while self.report.0 < self.report.1 {
+            let report = self.reports[self.report.0];
+            self.report.0 += 1;
+            if let Some(event) = self.report(report.events, report.u64) {
+                return Some(event);
+            }
         }
         while let Some(token) = self.next_readable() {
             if let Some(event) = self.read(token) {
@@ -511,6 +513,13 @@ impl Driver for Epoll {
                 self.ready.push_back(token);
             }
         }
+    }
+
+    fn await_bytes(&mut self, token: Token, bytes: usize) {
+        let Some(port) = self.port(token) else { return };
+        let mark = bytes.clamp(1, super::MAX_AWAITED_BYTES) as libc::c_int;
+        // What cannot be had is only a saving lost.
+        let _ = sys::set_raw_option(port.fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, mark);
     }
 
     fn shutdown(&mut self, token: Token) {
