@@ -67,7 +67,7 @@ mod simulation;
 pub mod ws;
 
 pub use config::{
-    Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, OriginPolicy,
+    BusyPoll, Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, OriginPolicy,
     ParseListenAddrError,
 };
 pub use driver::PeerAddr;

@@ -1,6 +1,8 @@
 //! From configuration to running shards: probe, bind, pin, spawn, drain.
 
-use crate::config::{Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, OriginPolicy};
+use crate::config::{
+    BusyPoll, Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, OriginPolicy,
+};
 use crate::driver::epoll::Epoll;
 use crate::driver::listen::{self, Listener};
 use crate::driver::probe::{self, Chosen};
@@ -43,6 +45,7 @@ pub struct ServerBuilder {
     deadlines: Deadlines,
     origin: OriginPolicy,
     compression: Compression,
+    busy_poll: Option<BusyPoll>,
 }
 
 impl ServerBuilder {
@@ -95,6 +98,12 @@ impl ServerBuilder {
         self
     }
 
+    /// Polls instead of sleeping while traffic is frequent; default off.
+    pub fn busy_poll(mut self, busy_poll: BusyPoll) -> Self {
+        self.busy_poll = Some(busy_poll);
+        self
+    }
+
     /// Chooses the driver and binds the addresses. Peers wait in the backlog until [`Server::run`].
     ///
     /// # Errors
@@ -115,6 +124,9 @@ impl ServerBuilder {
         check_limits(&self.limits)?;
         if let Compression::Deflate(config) = &self.compression {
             check_deflate(config)?;
+        }
+        if let Some(config) = &self.busy_poll {
+            check_busy_poll(config)?;
         }
         let (chosen, reason) =
             probe::choose(self.driver).map_err(|refused| ServerError::Driver(refused.to_string()))?;
@@ -146,6 +158,7 @@ impl ServerBuilder {
             deadlines: self.deadlines,
             origin: self.origin,
             compression: self.compression,
+            busy_poll: self.busy_poll,
             handle: ServerHandle { remote: Remote { directory }, asked: Arc::default() },
         })
     }
@@ -179,6 +192,14 @@ fn check_deflate(config: &DeflateConfig) -> Result<(), ServerError> {
     Ok(())
 }
 
+fn check_busy_poll(config: &BusyPoll) -> Result<(), ServerError> {
+    if config.window_us > 1_000_000 || config.max_vain_percent > 100 {
+        let text = "a busy poll lasts at most 1,000,000 µs and takes at most 100 %";
+        return Err(ServerError::Config(text.to_owned()));
+    }
+    Ok(())
+}
+
 /// A server whose addresses are bound.
 #[derive(Debug)]
 pub struct Server {
@@ -191,6 +212,7 @@ pub struct Server {
     deadlines: Deadlines,
     origin: OriginPolicy,
     compression: Compression,
+    busy_poll: Option<BusyPoll>,
     handle: ServerHandle,
 }
 
@@ -278,11 +300,14 @@ impl Server {
         H: Handler,
         F: Fn(&ShardInfo) -> H + Send + Sync,
     {
-        let Self { listeners, cores, limits, deadlines, origin, compression, handle, .. } = self;
+        let Self { listeners, cores, limits, deadlines, origin, compression, busy_poll, handle, .. } = self;
         let remote = handle.remote.clone();
         let cores_used = if cores.is_empty() { available_cores().len() } else { cores.len() };
         let shards_per_core = listeners.len().div_ceil(cores_used.max(1)) as u32;
-        let plan = ShardPlan { factory, limits, deadlines, origin, compression, shards_per_core, remote };
+        // Shards that share a core would poll in each other's time.
+        let busy_poll = busy_poll.filter(|config| config.window_us > 0 && shards_per_core == 1);
+        let plan =
+            ShardPlan { factory, limits, deadlines, origin, compression, busy_poll, shards_per_core, remote };
         thread::scope(|scope| {
             let (started, starts) = channel();
             let mut threads = Vec::new();
@@ -351,6 +376,7 @@ struct ShardPlan<F> {
     deadlines: Deadlines,
     origin: OriginPolicy,
     compression: Compression,
+    busy_poll: Option<BusyPoll>,
     shards_per_core: u32,
     remote: Remote,
 }
@@ -377,6 +403,7 @@ where
             receive_buffer_bytes: limits.receive_buffer_bytes,
             max_receive_bytes_per_turn: limits.max_receive_bytes_per_turn,
             shards_per_core: plan.shards_per_core,
+            busy_poll: plan.busy_poll.is_some(),
         },
         listeners,
     )?;
@@ -388,6 +415,7 @@ where
         deadlines: plan.deadlines.clone(),
         origin: plan.origin.clone(),
         compression: plan.compression.clone(),
+        busy_poll: plan.busy_poll.clone(),
     };
     let stats = plan.remote.directory.stats[index].clone();
     let handler = (plan.factory)(&info);

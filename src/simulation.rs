@@ -144,6 +144,7 @@ impl<H: Handler> SimulationBuilder<H> {
             receive_buffer_bytes: limits.receive_buffer_bytes,
             max_receive_bytes_per_turn: limits.max_receive_bytes_per_turn,
             shards_per_core: 1,
+            busy_poll: false,
         };
         let driver = Checked::new(Sim::new(&net, &driver_config), &driver_config);
         let (sender, inbox) = mailbox(&limits, driver.waker());
@@ -156,7 +157,7 @@ impl<H: Handler> SimulationBuilder<H> {
             }),
         };
         let info = ShardInfo { index: 0, core: None, driver: Sim::NAME, remote: remote.clone() };
-        let config = CoreConfig { shard: 0, limits, deadlines, origin, compression };
+        let config = CoreConfig { shard: 0, limits, deadlines, origin, compression, busy_poll: None };
         let clock = Clock::simulated(net.clock());
         let core = Core::new(driver, factory(&info), config, clock, inbox, stats);
         Simulation { net, core, remote, stopped: false }

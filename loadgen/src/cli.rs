@@ -56,6 +56,10 @@ pub struct Common {
     /// The generator's own driver: auto, uring or epoll.
     #[arg(long, default_value = "auto")]
     driver: DriverChoice,
+    /// After traffic, poll for so many microseconds before sleeping, so that the generator's own wake-up is
+    /// not part of the latency: busy cores, best with --cores. Workers that share a core sleep at once.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    busy_poll_us: u32,
     /// The server's process: its CPU time and memory are measured.
     #[arg(long)]
     pid: Option<u32>,
@@ -406,7 +410,8 @@ impl Common {
         let most = plan.connections as usize;
         let wished = self.workers.map(usize::from).or((!self.cores.is_empty()).then_some(self.cores.len()));
         let workers = host::reserve(plan.connections, self.driver, wished)?.min(most);
-        Ok(Seat { workers, cores: self.cores.clone(), driver: self.driver })
+        let busy_poll_us = self.busy_poll_us;
+        Ok(Seat { workers, cores: self.cores.clone(), driver: self.driver, busy_poll_us })
     }
 }
 

@@ -12,7 +12,8 @@ use ringwire::driver::epoll::Epoll;
 use ringwire::driver::probe::{self, Chosen};
 use ringwire::driver::uring::Uring;
 use ringwire::driver::{Driver, DriverConfig};
-use ringwire::{Compression, Deadlines, DeflateConfig, Limits, Remote, Server, ServerHandle};
+use ringwire::engine::spin::Spin;
+use ringwire::{BusyPoll, Compression, Deadlines, DeflateConfig, Limits, Remote, Server, ServerHandle};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -146,6 +147,7 @@ impl Local {
                 false => Compression::Off,
             })
             .deadlines(deadlines(plan))
+            .busy_poll(busy_poll(seat))
             .bind()
             .map_err(|error| error.to_string())?;
         let (driver, handle, remote) = (server.driver(), server.handle(), server.remote());
@@ -248,6 +250,11 @@ fn limits(plan: &Plan, workers: usize) -> Limits {
     }
 }
 
+/// A generator has its cores to itself, and what it does not hear at once counts against the server.
+fn busy_poll(seat: &Seat) -> BusyPoll {
+    BusyPoll { window_us: seat.busy_poll_us, max_vain_percent: 100 }
+}
+
 fn deadlines(plan: &Plan) -> Deadlines {
     Deadlines {
         // Closing takes some 10 µs for each.
@@ -275,6 +282,7 @@ fn start_raw(
         receive_buffer_bytes: limits.receive_buffer_bytes,
         max_receive_bytes_per_turn: limits.max_receive_bytes_per_turn,
         shards_per_core: 1,
+        busy_poll: seat.busy_poll_us > 0,
     };
     let mut threads = Vec::new();
     for local in 0..seat.workers {
@@ -286,8 +294,8 @@ fn start_raw(
                 sched_setaffinity(None, &cpus)?;
             }
             match chosen {
-                Chosen::Uring => run_raw(Uring::new(&config, Vec::new())?, worker(local)),
-                Chosen::Epoll => run_raw(Epoll::new(&config, Vec::new())?, worker(local)),
+                Chosen::Uring => run_raw(Uring::new(&config, Vec::new())?, worker(local), &seat),
+                Chosen::Epoll => run_raw(Epoll::new(&config, Vec::new())?, worker(local), &seat),
             }
         };
         let thread = thread::Builder::new().name(format!("worker-{local}")).spawn(body);
@@ -300,6 +308,6 @@ fn start_raw(
     Ok(Local { board, driver, threads, server: None, woken: Instant::now() })
 }
 
-fn run_raw<D: Driver>(driver: D, worker: Worker) -> WorkerResult {
-    Raw::new(driver, worker).run().map_err(Into::into)
+fn run_raw<D: Driver>(driver: D, worker: Worker, seat: &Seat) -> WorkerResult {
+    Raw::new(driver, worker, Spin::new(&busy_poll(seat))).run().map_err(Into::into)
 }

@@ -8,7 +8,6 @@
 use crate::board::{Step, monotonic_ns};
 use crate::crew::{Crew, Local, Snapshot};
 use crate::plan::{Plan, Seat};
-use ringwire::DriverChoice;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -259,7 +258,8 @@ impl Crew for Remote<'_> {
 ///
 /// # Errors
 /// In words.
-pub fn join(addr: &str, workers: usize, cores: Vec<usize>, driver: DriverChoice) -> Result<(), String> {
+pub fn join(addr: &str, seat: &Seat) -> Result<(), String> {
+    let Seat { workers, driver, .. } = *seat;
     let begin = Instant::now();
     let stream = loop {
         match TcpStream::connect(addr) {
@@ -271,7 +271,6 @@ pub fn join(addr: &str, workers: usize, cores: Vec<usize>, driver: DriverChoice)
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let mut writer = stream.try_clone().map_err(|error| error.to_string())?;
     write_line(&mut writer, &Tale::Hello { version: VERSION.to_owned(), workers })?;
-    let seat = Seat { workers, cores, driver };
     let orders = listen(BufReader::new(stream));
     loop {
         match orders.recv() {
@@ -279,7 +278,7 @@ pub fn join(addr: &str, workers: usize, cores: Vec<usize>, driver: DriverChoice)
             Ok(Ok(Order::Start { plan, first_lane, lanes, clock_offset_ns })) => {
                 let own =
                     crate::host::reserve(plan.connections * workers as u64 / lanes, driver, Some(workers));
-                let local = own.and_then(|_| Local::start(&plan, &seat, first_lane, lanes, clock_offset_ns));
+                let local = own.and_then(|_| Local::start(&plan, seat, first_lane, lanes, clock_offset_ns));
                 let end = local.and_then(|local| work(Box::new(local), &orders, &mut writer));
                 write_line(&mut writer, &Tale::Ended(end))?;
             }

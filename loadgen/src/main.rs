@@ -37,6 +37,7 @@ mod worker;
 
 use clap::{Args, Parser, Subcommand};
 use cli::LoadCommand;
+use plan::Seat;
 use ringwire::DriverChoice;
 use run::{Output, Runner};
 use std::path::PathBuf;
@@ -98,6 +99,9 @@ struct JoinArgs {
     /// This process's driver: auto, uring or epoll.
     #[arg(long, default_value = "auto")]
     driver: DriverChoice,
+    /// After traffic, poll for so many microseconds before sleeping.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    busy_poll_us: u32,
 }
 
 fn main() -> ExitCode {
@@ -114,7 +118,8 @@ fn main() -> ExitCode {
         Command::DemoServer => demo::serve(),
         Command::Join(args) => {
             let workers = args.workers.map_or(args.cores.len().max(1), usize::from);
-            join::join(&args.addr, workers, args.cores, args.driver).map(|()| ExitCode::SUCCESS)
+            let JoinArgs { cores, driver, busy_poll_us, .. } = args;
+            join::join(&args.addr, &Seat { workers, cores, driver, busy_poll_us }).map(|()| ExitCode::SUCCESS)
         }
     };
     result.unwrap_or_else(|why| {

@@ -169,6 +169,8 @@ pub struct Seat {
     pub cores: Vec<usize>,
     /// io_uring or epoll.
     pub driver: DriverChoice,
+    /// Microseconds after traffic for which they poll before they sleep.
+    pub busy_poll_us: u32,
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use crate::plan::Plan;
 use crate::target;
 use crate::worker::{Flow, Worker};
 use ringwire::driver::{Driver, Event, SendBuf, Token};
+use ringwire::engine::clock::Clock;
+use ringwire::engine::spin::{self, Spin};
 use ringwire::ws::{FrameHead, MAX_HEADER, write_header};
 use std::collections::HashMap;
 use std::io;
@@ -30,6 +32,8 @@ struct Stream {
 /// One worker: a driver and its connections, their tokens' slots in order.
 pub struct Raw<D: Driver> {
     driver: D,
+    clock: Clock,
+    spin: Option<Spin>,
     worker: Worker,
     /// By number: connections asked for.
     asked: HashMap<u32, Flow>,
@@ -45,13 +49,14 @@ fn token(slot: usize) -> Token {
 
 impl<D: Driver> Raw<D> {
     /// A worker; its messages are all of one size.
-    pub fn new(driver: D, worker: Worker) -> Self {
+    pub fn new(driver: D, worker: Worker, spin: Option<Spin>) -> Self {
         let mut header = [0; MAX_HEADER];
         let shape = &worker.plan.shape;
         let head = FrameHead::whole(shape.kind().opcode(), Some([0; 4]));
         let header_bytes = write_header(&mut header, head, shape.sizes.max());
         let (asked, streams, spare) = (HashMap::new(), Vec::new(), Vec::new());
-        Self { driver, worker, asked, header, header_bytes, streams, spare }
+        let clock = Clock::monotonic();
+        Self { driver, clock, spin, worker, asked, header, header_bytes, streams, spare }
     }
 
     /// Runs until the conductor says that it is over.
@@ -60,9 +65,16 @@ impl<D: Driver> Raw<D> {
     /// When the driver fails.
     pub fn run(mut self) -> io::Result<()> {
         loop {
-            self.driver.turn(Some(self.worker.wait().unwrap_or(MAX_WAIT).min(MAX_WAIT)))?;
-            while let Some(event) = self.driver.next_event() {
+            let wait = Some(self.worker.wait().unwrap_or(MAX_WAIT).min(MAX_WAIT));
+            let mut next = spin::turn(self.spin.as_mut(), &mut self.driver, &mut self.clock, wait)?;
+            let mut heard = false;
+            while let Some(event) = next {
+                heard |= event.is_traffic();
                 self.on_event(event);
+                next = self.driver.next_event();
+            }
+            if let (true, Some(spin)) = (heard, &mut self.spin) {
+                spin.heard(self.clock.now());
             }
             let turn = self.worker.turn();
             if turn.ends {

@@ -44,6 +44,7 @@ struct Slot {
 ///     receive_buffer_bytes: 4096,
 ///     max_receive_bytes_per_turn: 65_536,
 ///     shards_per_core: 1,
+///     busy_poll: false,
 /// };
 /// let net = SimNet::new(1, Faults::calm());
 /// let mut driver = Checked::new(Sim::new(&net, &config), &config);
@@ -207,6 +208,10 @@ impl<D: Driver> Driver for Checked<D> {
     fn turn(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.turn += 1;
         self.inner.turn(wait)
+    }
+
+    fn has_news(&mut self) -> bool {
+        self.inner.has_news()
     }
 
     fn next_event(&mut self) -> Option<Event<D::Socket>> {

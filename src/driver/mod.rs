@@ -157,6 +157,13 @@ pub enum Event<S> {
     Woken,
 }
 
+impl<S> Event<S> {
+    /// Somebody wants something, and more may follow: not merely the end of what was asked here.
+    pub fn is_traffic(&self) -> bool {
+        !matches!(self, Self::Sent { .. } | Self::Closed(_) | Self::AcceptFailed(_))
+    }
+}
+
 /// Counters a driver keeps. They only grow, but for the gauges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DriverStats {
@@ -191,6 +198,8 @@ pub struct DriverConfig {
     pub max_receive_bytes_per_turn: u32,
     /// Drivers that share this one's core: their queues are smaller.
     pub shards_per_core: u32,
+    /// Whether turns without a wait follow each other closely, with [`Driver::has_news`] between them.
+    pub busy_poll: bool,
 }
 
 /// Carries bytes between sockets and the engine. See the module's laws.
@@ -210,6 +219,12 @@ pub trait Driver {
     /// Submits what was asked for and waits for events: for ever (`None`), not at all (zero), or
     /// up to a time (which may be exceeded by the clock's granularity). Returns early on any event.
     fn turn(&mut self, wait: Option<Duration>) -> io::Result<()>;
+
+    /// Whether a turn without a wait may bring anything: cheaper than that turn, where the driver can
+    /// tell. To be asked after a turn's events have been taken.
+    fn has_news(&mut self) -> bool {
+        true
+    }
 
     /// The next event of this turn. Never blocks.
     fn next_event(&mut self) -> Option<Event<Self::Socket>>;

@@ -23,11 +23,12 @@ pub mod queue;
 mod receive;
 mod requests;
 pub mod slot;
+pub mod spin;
 pub mod stats;
 pub mod table;
 pub mod wheel;
 
-use crate::config::{Compression, Deadlines, Limits, OriginPolicy};
+use crate::config::{BusyPoll, Compression, Deadlines, Limits, OriginPolicy};
 use crate::driver::{Driver, Event, PeerAddr, Token};
 use crate::handler::{CloseReason, ConnId, Handler, Shard};
 use crate::ws::{CloseCode, Kind, Prepared, Role, Session};
@@ -44,6 +45,7 @@ use party::Party;
 use pool::Pool;
 use slab::Slab;
 use slot::{PeerTable, Phase, Slot};
+use spin::Spin;
 use stats::Stats;
 use std::collections::VecDeque;
 use std::io;
@@ -107,6 +109,8 @@ pub struct CoreConfig {
     pub origin: OriginPolicy,
     /// Whether messages are compressed.
     pub compression: Compression,
+    /// Whether the core polls before it sleeps.
+    pub busy_poll: Option<BusyPoll>,
 }
 
 /// See the module's documentation.
@@ -118,6 +122,7 @@ pub struct Core<D: Driver, H: Handler> {
     common: Common,
     wheel: Wheel,
     clock: Clock,
+    spin: Option<Spin>,
     inbox: Inbox<Command>,
     broadcasts: Broadcasts,
     connects: Vec<Connect<H::State>>,
@@ -183,6 +188,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             common,
             wheel: Wheel::new(clock.tick()),
             clock,
+            spin: config.busy_poll.as_ref().and_then(Spin::new),
             inbox,
             broadcasts: Broadcasts::default(),
             connects: Vec::new(),
@@ -228,11 +234,16 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// As [`Core::run`].
     pub fn turn(&mut self, at_most: Option<Duration>) -> io::Result<bool> {
         let wait = [self.next_wait(), at_most].into_iter().flatten().min();
-        self.driver.turn(wait)?;
-        self.clock.refresh();
+        let mut next = spin::turn(self.spin.as_mut(), &mut self.driver, &mut self.clock, wait)?;
         self.common.tick = self.clock.tick() as u32;
-        while let Some(event) = self.driver.next_event() {
+        let mut heard = false;
+        while let Some(event) = next {
+            heard |= event.is_traffic();
             self.on_event(event);
+            next = self.driver.next_event();
+        }
+        if let (true, Some(spin)) = (heard, &mut self.spin) {
+            spin.heard(self.clock.now());
         }
         self.take_commands();
         self.fire_timers();
@@ -483,5 +494,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
         stats.takeover_bytes.set(self.common.deflate.owned_bytes() as u64);
         stats.inflaters_lent.set(self.common.deflate.lent().into());
         stats.absorb(&self.driver.stats());
+        if let Some(spin) = &self.spin {
+            stats.absorb_spin(&spin.counts());
+        }
     }
 }

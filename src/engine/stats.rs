@@ -2,6 +2,7 @@
 //!
 //! A single writer needs no locked instruction: a relaxed load and store suffice.
 
+use super::spin::SpinCounts;
 use crate::driver::DriverStats;
 use crate::ws::CloseCode;
 use std::fmt::Write as _;
@@ -92,6 +93,9 @@ stats! {
     short_writes "counter" "ringwire_short_writes_total" "Sends the kernel took in more than one piece.",
     completion_overflows "counter" "ringwire_completion_overflows_total" "Completion queue overflows.",
     waits "counter" "ringwire_waits_total" "io_uring_enter or epoll_wait calls.",
+    busy_polls_met "counter" "ringwire_busy_polls_met_total" "Times traffic came while the shard polled instead of sleeping.",
+    busy_polls_vain "counter" "ringwire_busy_polls_vain_total" "Times the shard polled for window_us, met nothing and went to sleep.",
+    busy_poll_ns "counter" "ringwire_busy_poll_nanoseconds_total" "Nanoseconds polled, whether traffic came or not.",
     receive_buffers "gauge" "ringwire_receive_buffers" "Receive buffers published or kept.",
     direct_descriptors "gauge" "ringwire_direct_descriptors" "Connections on io_uring direct descriptors.",
 }
@@ -123,6 +127,13 @@ impl Stats {
         self.waits.set(driver.waits);
         self.receive_buffers.set(driver.receive_buffers);
         self.direct_descriptors.set(driver.direct_descriptors);
+    }
+
+    /// Takes over the counters of polling.
+    pub fn absorb_spin(&self, spin: &SpinCounts) {
+        self.busy_polls_met.set(spin.met);
+        self.busy_polls_vain.set(spin.vain);
+        self.busy_poll_ns.set(spin.polled_ns);
     }
 }
 

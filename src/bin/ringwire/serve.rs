@@ -6,7 +6,7 @@ use crate::site::{Site, info};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use ringwire::{
-    Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, Server, ServerBuilder,
+    BusyPoll, Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, Server, ServerBuilder,
     ServerHandle, ShardInfo, available_cores, simd,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -70,6 +70,11 @@ pub struct Options {
     #[arg(long)]
     compress: bool,
 
+    /// After traffic, poll for so many microseconds before sleeping: lower latency for a busy core. Shards that
+    /// share a core sleep at once.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    busy_poll_us: u32,
+
     /// How long a shutdown waits for peers to answer 1001, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = Deadlines::default().drain_ms)]
     drain_ms: u32,
@@ -129,6 +134,9 @@ fn builder(options: Options) -> Result<ServerBuilder, Box<dyn Error>> {
     });
     if options.compress {
         builder = builder.compression(Compression::Deflate(DeflateConfig::default()));
+    }
+    if options.busy_poll_us > 0 {
+        builder = builder.busy_poll(BusyPoll { window_us: options.busy_poll_us, ..BusyPoll::default() });
     }
     for addr in options.listen {
         builder = builder.listen(addr);

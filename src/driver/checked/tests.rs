@@ -57,6 +57,7 @@ fn attached() -> Checked<Scripted> {
         receive_buffer_bytes: 100,
         max_receive_bytes_per_turn: 200,
         shards_per_core: 1,
+        busy_poll: false,
     };
     let mut driver = Checked::new(Scripted::default(), &config);
     driver.attach(T, ());

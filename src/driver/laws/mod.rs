@@ -56,6 +56,7 @@ fn config() -> DriverConfig {
         receive_buffer_bytes: 16 << 10,
         max_receive_bytes_per_turn: 128 << 10,
         shards_per_core: 1,
+        busy_poll: false,
     }
 }
 

@@ -121,6 +121,7 @@ fn any_order_of_operations_keeps_the_laws<D: Make>() {
             receive_buffer_bytes: 4_096,
             max_receive_bytes_per_turn: 16 << 10,
             shards_per_core: 1,
+            busy_poll: false,
             max_connections: if seed % 2 == 0 { 20 } else { 1_024 },
         };
         let mut world = World::<D>::with(&config, "127.0.0.1:0");

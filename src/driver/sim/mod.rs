@@ -15,6 +15,7 @@
 //!     receive_buffer_bytes: 4096,
 //!     max_receive_bytes_per_turn: 65_536,
 //!     shards_per_core: 1,
+//!     busy_poll: false,
 //! };
 //! let net = SimNet::new(42, Faults::rough().without_errors());
 //! let _guard = net.trace_on_panic();

@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn places_come_back_and_a_full_table_leaves_the_descriptor() {
-        let ring = Ring::new(8, 4_096, false, 1).unwrap();
+        let ring = Ring::new(8, 4_096, false, 1, false).unwrap();
         let mut directs = Directs::new(&ring, 2);
         let (one, other) = UnixStream::pair().unwrap();
         let third = one.try_clone().unwrap();

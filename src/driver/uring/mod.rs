@@ -94,6 +94,7 @@ impl Uring {
             config.receive_buffer_bytes,
             INCREMENTAL_BUFFERS,
             config.shards_per_core,
+            config.busy_poll,
         )?;
         let waker = WakeTarget::eventfd()?;
         ring.push_wake(waker.raw_fd(), pack(WAKE, NO_TOKEN));
@@ -453,6 +454,11 @@ impl Driver for Uring {
         self.ready = self.ring.completions();
         self.stats.completion_overflows += u64::from(self.ring.overflowed());
         Ok(())
+    }
+
+    fn has_news(&mut self) -> bool {
+        let kept = self.deferred.len() + self.outcomes.len() + self.starved.len();
+        kept > 0 || self.ring.has_news()
     }
 
     fn next_event(&mut self) -> Option<Event<UringSocket>> {

@@ -150,6 +150,8 @@ pub(super) struct Ring {
     enter_flags: u32,
     in_flight: u64,
     no_sq_array: bool,
+    /// `IORING_SETUP_TASKRUN_FLAG`: costs whoever makes data arrive an atomic operation.
+    shows_task_work: bool,
     shares_buffers: bool,
 }
 
@@ -164,14 +166,16 @@ impl Ring {
         receive_buffer_bytes: u32,
         incremental: bool,
         shards_per_core: u32,
+        busy_poll: bool,
     ) -> io::Result<Self> {
         let part = |(least, most): (u32, u32)| (most / shards_per_core.max(1)).clamp(least, most);
         let (submissions, completions) = (part(SUBMISSIONS), part(COMPLETIONS));
-        let (ring, no_sq_array) = match builder(completions).setup_no_sqarray().build(submissions) {
+        let (ring, no_sq_array) = match builder(completions, busy_poll).setup_no_sqarray().build(submissions)
+        {
             Ok(ring) => (ring, true),
             // The flag is Linux 6.6's.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                (builder(completions).build(submissions)?, false)
+                (builder(completions, busy_poll).build(submissions)?, false)
             }
             Err(error) => return Err(error),
         };
@@ -190,6 +194,7 @@ impl Ring {
             backlog: VecDeque::new(),
             in_flight: 0,
             no_sq_array,
+            shows_task_work: busy_poll,
             shares_buffers: false,
         };
         this.shares_buffers = this.register_buffers(incremental)?;
@@ -295,6 +300,14 @@ impl Ring {
             Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
             _ => Err(error),
         }
+    }
+
+    /// Whether an enter may bring completions: seen without a system call where the ring shows it.
+    pub(super) fn has_news(&mut self) -> bool {
+        !self.shows_task_work
+            || self.ring.submission().taskrun()
+            || self.overflowed()
+            || self.completions() > 0
     }
 
     /// Completions waiting now.
@@ -542,8 +555,11 @@ impl Drop for Ring {
     }
 }
 
-fn builder(completions: u32) -> io_uring::Builder {
+fn builder(completions: u32, busy_poll: bool) -> io_uring::Builder {
     let mut builder = IoUring::builder();
+    if busy_poll {
+        builder.setup_taskrun_flag();
+    }
     builder
         .setup_single_issuer()
         .setup_defer_taskrun()
@@ -592,7 +608,7 @@ mod tests {
     fn a_dropped_ring_leaves_the_threads_registration() {
         // The kernel keeps at most 16 registered rings per thread, and each keeps its ring alive.
         for round in 0..40 {
-            let ring = Ring::new(8, 4_096, false, 1).unwrap();
+            let ring = Ring::new(8, 4_096, false, 1, false).unwrap();
             assert!(ring.is_registered(), "round {round}");
         }
     }

@@ -16,6 +16,7 @@ fn connected() -> (Uring, TcpStream) {
         receive_buffer_bytes: 4_096,
         max_receive_bytes_per_turn: 65_536,
         shards_per_core: 1,
+        busy_poll: false,
     };
     let (listeners, addr) = super::super::listen::bind(&"127.0.0.1:0".parse().unwrap(), 1).unwrap();
     let ListenAddr::Tcp(addr) = addr else { unreachable!("a TCP address") };

@@ -35,7 +35,7 @@ pub(in crate::driver) struct Found {
 /// # Errors
 /// Those of [`Ring::new`]: io_uring is denied or too old.
 pub(in crate::driver) fn run() -> io::Result<Found> {
-    let mut ring = Ring::new(8, 4_096, true, 1)?;
+    let mut ring = Ring::new(8, 4_096, true, 1, false)?;
     let mut found = Found {
         multishot_receive: receives_twice(&mut ring).unwrap_or(false),
         direct_descriptors: ring.register_direct(8).is_ok(),

@@ -17,6 +17,7 @@ fn config() -> DriverConfig {
         receive_buffer_bytes: 512,
         max_receive_bytes_per_turn: 1024,
         shards_per_core: 1,
+        busy_poll: false,
     }
 }
 
