@@ -84,6 +84,9 @@ struct MessageArgs {
     /// Text that looks like JSON records, which compresses, instead of arbitrary characters.
     #[arg(long, requires = "text")]
     records: bool,
+    /// Text of Chinese characters, three bytes each, instead of printable ASCII.
+    #[arg(long, requires = "text", conflicts_with = "records")]
+    cjk: bool,
     /// Frames of each message.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
     fragments: u32,
@@ -292,8 +295,14 @@ impl LoadCommand {
     }
 
     fn plan(&self) -> Result<(Plan, Times), String> {
-        let plain =
-            Shape { sizes: Sizes::Fixed(0), text: false, records: false, fragments: 1, deflate: false };
+        let plain = Shape {
+            sizes: Sizes::Fixed(0),
+            text: false,
+            records: false,
+            cjk: false,
+            fragments: 1,
+            deflate: false,
+        };
         match self {
             Self::Echo(args) => {
                 let traffic = Traffic::Closed { depth: args.depth };
@@ -360,6 +369,7 @@ impl MessageArgs {
             sizes: self.size.clone(),
             text: self.text,
             records: self.records,
+            cjk: self.cjk,
             fragments: self.fragments,
             deflate: self.deflate,
         }

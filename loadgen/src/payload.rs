@@ -13,6 +13,10 @@ use std::str::FromStr;
 pub const STAMP_BYTES: usize = 12;
 /// Pieces begin at one of so many places in the pool.
 const SPREAD: usize = 4_096;
+/// A character of CJK text takes so many bytes of UTF-8.
+const CJK_BYTES: usize = 3;
+/// What a message of CJK text ends with where it has no room for a whole character.
+const FILLER: u8 = b'.';
 /// Stamp digits are `0` and the 63 characters after it.
 const DIGIT_ZERO: u64 = 0x3030_3030_3030_3030;
 
@@ -141,6 +145,8 @@ impl FromStr for Sizes {
 pub struct Payload {
     pool: Vec<u8>,
     sizes: Sizes,
+    /// Bytes of a character of the pool; where it is not 1, messages begin and end between characters.
+    char_bytes: usize,
 }
 
 /// What is wrong with an answer.
@@ -194,7 +200,22 @@ impl Payload {
         }
         let mut pool = pool.into_bytes();
         pool.truncate(size + SPREAD);
-        Self { pool, sizes }
+        Self { pool, sizes, char_bytes: 1 }
+    }
+
+    /// Messages of Chinese characters, three bytes each in UTF-8; what a size leaves over is filled with dots.
+    pub fn cjk(sizes: Sizes) -> Self {
+        let size = sizes.max();
+        let mut pool = String::new();
+        for number in 0_u64.. {
+            if pool.len() >= size + SPREAD {
+                break;
+            }
+            let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+            // CJK Unified Ideographs, U+4E00 to U+9FA5.
+            pool.extend(char::from_u32(0x4e00 + (mixed % 0x51a6) as u32));
+        }
+        Self { pool: pool.into_bytes(), sizes, char_bytes: CJK_BYTES }
     }
 
     /// Messages of arbitrary bytes, or of arbitrary printable characters.
@@ -214,24 +235,49 @@ impl Payload {
                 Kind::Text => b' ' + byte() % 95,
             })
             .collect();
-        Self { pool, sizes }
+        Self { pool, sizes, char_bytes: 1 }
+    }
+
+    /// Where in the pool a message begins. Stamps have the bytes of whole characters.
+    #[inline]
+    fn offset(&self, index: u32, seq: u64) -> usize {
+        let offset = offset(index, seq);
+        if self.char_bytes == 1 { offset } else { offset - offset % self.char_bytes }
+    }
+
+    /// Bytes at the end of a message of `size` bytes that have no room for a character.
+    #[inline]
+    fn filler_bytes(&self, size: usize) -> usize {
+        if self.char_bytes == 1 { 0 } else { size.saturating_sub(STAMP_BYTES) % self.char_bytes }
+    }
+
+    /// Whether `bytes` stand `from` bytes behind the beginning of a message of `size` bytes at `at` in the
+    /// pool, all of it after the stamp.
+    #[inline]
+    fn body_matches(&self, at: usize, size: usize, from: usize, bytes: &[u8]) -> bool {
+        let of_pool = (size - self.filler_bytes(size)).saturating_sub(from).min(bytes.len());
+        let (body, filler) = bytes.split_at(of_pool);
+        self.pool.get(at + from..at + from + of_pool) == Some(body)
+            && filler.iter().all(|&byte| byte == FILLER)
     }
 
     /// Lends message `seq` of connection `index` to `send`.
     #[inline]
     pub fn with<R>(&mut self, index: u32, seq: u64, send: impl FnOnce(&[u8]) -> R) -> R {
-        let at = offset(index, seq);
+        let at = self.offset(index, seq);
         let size = self.sizes.of(index, seq);
+        let filled = self.filler_bytes(size);
         let message = &mut self.pool[at..at + size];
         let stamp = stamp(index, seq);
+        let Some(place) = message.first_chunk_mut() else { return send(&stamp[..size]) };
         // The pool is as it was once the message is on its way.
-        if let Some(place) = message.first_chunk_mut() {
-            let kept = std::mem::replace(place, stamp);
-            let result = send(message);
-            message[..STAMP_BYTES].copy_from_slice(&kept);
-            return result;
-        }
-        send(&stamp[..size])
+        let kept = std::mem::replace(place, stamp);
+        let mut kept_end = [FILLER; CJK_BYTES];
+        kept_end[..filled].swap_with_slice(&mut message[size - filled..]);
+        let result = send(message);
+        message[..STAMP_BYTES].copy_from_slice(&kept);
+        message[size - filled..].copy_from_slice(&kept_end[..filled]);
+        result
     }
 
     /// Whether `bytes` is message `seq` of connection `index`.
@@ -242,21 +288,20 @@ impl Payload {
         let Some((head, rest)) = bytes.split_first_chunk::<STAMP_BYTES>() else {
             return bytes == &stamp[..size.min(STAMP_BYTES)];
         };
-        let at = offset(index, seq) + STAMP_BYTES;
-        bytes.len() == size && *head == stamp && self.pool.get(at..at + rest.len()) == Some(rest)
+        let at = self.offset(index, seq);
+        bytes.len() == size && *head == stamp && self.body_matches(at, size, STAMP_BYTES, rest)
     }
 
     /// Whether `bytes` stand in message `seq` of connection `index` from byte `from` on.
     #[inline]
     pub fn part_matches(&self, index: u32, seq: u64, from: usize, bytes: &[u8]) -> bool {
-        let at = offset(index, seq);
+        let at = self.offset(index, seq);
         let size = self.sizes.of(index, seq);
         let stamped = size.min(STAMP_BYTES);
         let split = stamped.saturating_sub(from).min(bytes.len());
         let (head, rest) = bytes.split_at(split);
-        let begin = at + from + split;
         let stamp_fits = split == 0 || stamp(index, seq)[from..from + split] == *head;
-        stamp_fits && self.pool.get(begin..begin + rest.len()) == Some(rest) && from + bytes.len() <= size
+        stamp_fits && from + bytes.len() <= size && self.body_matches(at, size, from + split, rest)
     }
 
     /// Why `bytes` is not message `expected` of connection `index`, of which `sent` were sent.
@@ -337,6 +382,35 @@ mod tests {
                 }
                 assert!(kind == Kind::Binary || std::str::from_utf8(&bytes).is_ok());
             }
+        }
+    }
+
+    #[test]
+    fn cjk_text_is_text_of_every_size_and_mostly_of_three_bytes() {
+        for sizes in [Sizes::Fixed(125), Sizes::Fixed(12), Sizes::Fixed(13), Sizes::Uniform(0, 400)] {
+            let mut payload = Payload::cjk(sizes.clone());
+            let pool = payload.pool.clone();
+            for seq in 0..2_000 {
+                let bytes = message(&mut payload, 5, seq);
+                assert_eq!(bytes.len(), sizes.of(5, seq));
+                let text = std::str::from_utf8(&bytes).expect("characters are whole");
+                let wide = text.chars().filter(|sign| sign.len_utf8() == 3).count();
+                assert_eq!(wide, bytes.len().saturating_sub(STAMP_BYTES) / 3);
+                assert!(payload.matches(5, seq, &bytes));
+                for split in 0..=bytes.len() {
+                    let (before, after) = bytes.split_at(split);
+                    assert!(
+                        payload.part_matches(5, seq, 0, before) && payload.part_matches(5, seq, split, after)
+                    );
+                }
+                let mut broken = bytes;
+                if let Some(last) = broken.last_mut() {
+                    *last ^= 1;
+                    assert!(!payload.matches(5, seq, &broken));
+                    assert!(!payload.part_matches(5, seq, 0, &broken));
+                }
+            }
+            assert_eq!(payload.pool, pool, "what was lent is as it was");
         }
     }
 

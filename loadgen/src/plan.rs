@@ -19,6 +19,8 @@ pub struct Shape {
     pub text: bool,
     /// Text that looks like JSON records.
     pub records: bool,
+    /// Text of Chinese characters.
+    pub cjk: bool,
     /// Frames of a message.
     pub fragments: u32,
     /// Every connection must compress.
@@ -33,18 +35,20 @@ impl Shape {
 
     /// As results name it.
     pub fn kind_name(&self) -> &'static str {
-        match (self.text, self.records) {
-            (false, _) => "binary",
-            (true, false) => "text",
-            (true, true) => "records",
+        match (self.text, self.records, self.cjk) {
+            (false, ..) => "binary",
+            (true, true, _) => "records",
+            (true, _, true) => "cjk",
+            (true, ..) => "text",
         }
     }
 
     /// Messages of this shape.
     pub fn payload(&self) -> Payload {
-        match self.records {
-            true => Payload::records(self.sizes.clone()),
-            false => Payload::new(self.sizes.clone(), self.kind()),
+        match (self.records, self.cjk) {
+            (true, _) => Payload::records(self.sizes.clone()),
+            (_, true) => Payload::cjk(self.sizes.clone()),
+            _ => Payload::new(self.sizes.clone(), self.kind()),
         }
     }
 }

@@ -157,7 +157,7 @@ pub struct Message {
     pub size: String,
     /// Mean bytes of a message.
     pub mean_bytes: f64,
-    /// `text`, `binary`, or `records`: text that looks like JSON.
+    /// `text`, `binary`, `records`: text that looks like JSON, or `cjk`: text of Chinese characters.
     pub kind: String,
     /// Frames of each message.
     pub fragments: u32,

@@ -244,6 +244,17 @@ fn messages_go_in_frames_compressed_or_not() {
 }
 
 #[test]
+fn cjk_text_goes_out_and_comes_back() {
+    let server = serve(Conduct::Honest);
+    for more in ["", "--depth 20 --driver epoll", "--fragments 3"] {
+        let line = format!("echo URL -n 3 --text --cjk --size 125 --duration 300ms {more}");
+        let (code, text, report) = run(&line, server.port);
+        assert_eq!(code, 0, "{text}");
+        assert_eq!(report["loads"][0]["message"]["kind"], "cjk");
+    }
+}
+
+#[test]
 fn a_gap_or_a_double_in_a_broadcast_fails_the_run() {
     let line = "broadcast URL -n 7 --rate 100 --duration 1s --warmup 0s --max-send-lag 10s";
     let (code, text, report) = run(line, serve(Conduct::BroadcastWithGap).port);

@@ -1,0 +1,1 @@
+"""The comparison of ringwire with its peers and the ceiling; `perf/run` starts it."""

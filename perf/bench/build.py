@@ -1,0 +1,97 @@
+"""Builds everything that is measured. What cannot be built is named and left out."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+from .servers import BASELINES, PERF, ROOT, TARGET
+
+# Manifests in perf/baselines, by the name that a failure is reported with.
+CRATES = ["raw", "ringwire", "tungstenite", "yawc", "sockudo"]
+# Without these there is nothing to compare.
+NEEDED = {"raw", "ringwire"}
+
+
+def build(crates=None):
+    """Builds; gives what could not be, with the reason."""
+    cargo(ROOT, TARGET, "-p", "ringwire-loadgen")
+    cargo(ROOT, TARGET, "--features=cli", "--bin=ringwire")
+    jobs = {name: lambda name=name: crate(name) for name in CRATES}
+    jobs |= {"uWebSockets": uws, "Node ws": node_ws}
+    failed = {}
+    for name, job in jobs.items():
+        if crates is not None and name not in crates:
+            continue
+        try:
+            job()
+        except (OSError, subprocess.CalledProcessError, Unavailable) as why:
+            if name in NEEDED:
+                raise
+            failed[name] = str(why)
+            print(f"perf/run: {name} is left out: {why}", file=sys.stderr, flush=True)
+    return failed
+
+
+class Unavailable(Exception):
+    """A tool that a baseline needs is not here."""
+
+
+def need(*tools):
+    for tool in tools:
+        if not shutil.which(tool):
+            raise Unavailable(f"no {tool}")
+
+
+def cargo(directory, target, *arguments):
+    subprocess.run(
+        ["cargo", "build", "-q", "--release", f"-j{os.environ.get('JOBS', '2')}", *arguments],
+        cwd=directory,
+        env={**os.environ, "CARGO_TARGET_DIR": str(target)},
+        check=True,
+    )
+
+
+def crate(name):
+    # ringwire's own version stands in the lock file of its baseline, and may have moved on.
+    own = (PERF / "baselines" / name / "Cargo.toml").read_text().count("../../..")
+    cargo(PERF / "baselines" / name, BASELINES, *([] if own else ["--locked"]))
+
+
+def node_ws():
+    """Installs Node's ws beside a copy of its program. bufferutil comes compiled, no script has to run."""
+    need("node", "npm")
+    shutil.copytree(PERF / "baselines/node-ws", BASELINES / "node-ws", dirs_exist_ok=True)
+    quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    subprocess.run(["npm", "ci", *quiet], cwd=BASELINES / "node-ws", check=True, stdout=subprocess.DEVNULL)
+
+
+def fresh(program, source):
+    return program.exists() and program.stat().st_mtime > source.stat().st_mtime
+
+
+def uws():
+    """Compiles uWebSockets' sources, which cargo has fetched inside of a crate."""
+    program, source = BASELINES / "uws-echo", PERF / "baselines/uws"
+    if fresh(program, source / "echo.cpp"):
+        return
+    need("gcc", "g++")
+    fetched = subprocess.run(
+        ["cargo", "metadata", "--locked", "--format-version=1"], cwd=source, check=True, capture_output=True
+    )
+    packages = json.loads(fetched.stdout)["packages"]
+    manifest = next(p["manifest_path"] for p in packages if p["name"] == "libuwebsockets-sys")
+    sources = pathlib.Path(manifest).parent / "uWebSockets"
+    usockets = sources / "uSockets/src"
+    objects = BASELINES / "uws-objects"
+    objects.mkdir(parents=True, exist_ok=True)
+    flags = ["-O3", "-march=native", "-flto=auto", "-DLIBUS_NO_SSL", "-DUWS_NO_ZLIB", "-w", f"-I{usockets}"]
+    compiled = []
+    for file in sorted([*usockets.glob("*.c"), usockets / "eventing/epoll_kqueue.c"]):
+        compiled.append(objects / f"{file.stem}.o")
+        subprocess.run(["gcc", *flags, "-c", file, "-o", compiled[-1]], check=True)
+    subprocess.run(
+        ["g++", "-std=c++20", *flags, f"-I{sources}/src", source / "echo.cpp", *compiled, "-o", program], check=True
+    )

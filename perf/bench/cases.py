@@ -1,0 +1,66 @@
+"""What is measured: the load of each case, and what a server must be able to do to take part."""
+
+import typing
+
+# The open loops run at shares of the capacity that this case measured.
+CAPACITY_CASE = "200×20 B"
+
+
+class Case(typing.NamedTuple):
+    load: list  # scenario and options of ringwire-loadgen
+    wants: str = "echo"  # what a server has to be able to do
+    quick: bool = True  # part of --quick
+    share: float | None = None  # open loop: the rate as a share of capacity
+    shards: int | None = None  # ringwire on so many cores, the generator on all of them
+    reno: bool = False  # in a network namespace without the host's pacing
+    curve: bool = False  # the whole distribution of latencies is kept
+    profiled: bool = False  # the user share and user instructions are counted too
+    needs: str | None = None  # an option that the generator must have
+
+    @property
+    def scenario(self):
+        return self.load[0]
+
+
+def echo(connections, size, *more):
+    return ["echo", f"-n{connections}", f"--size={size}", *more]
+
+
+CASES = {
+    "1×20 B": Case(echo(1, 20), curve=True),
+    "1×20 B, generator polls": Case(
+        echo(1, 20, "--busy-poll-us=200"), wants="WebSocket", curve=True, needs="--busy-poll-us"
+    ),
+    "200×20 B": Case(echo(200, 20), profiled=True),
+    "200×125 B": Case(echo(200, 125)),
+    "200×125 B text, CJK": Case(echo(200, 125, "--text", "--cjk"), profiled=True),
+    "200×512 B": Case(echo(200, 512)),
+    "200×16 KiB": Case(echo(200, 16 << 10)),
+    "1×1 MiB": Case(echo(1, 1 << 20)),
+    "1×1 MiB, reno": Case(echo(1, 1 << 20), reno=True),
+    "200×20 B, 16 deep": Case(echo(200, 20, "--depth=16")),
+    "50×20 B, 128 deep": Case(echo(50, 20, "--depth=128"), profiled=True),
+    "200×512 B, 16 deep": Case(echo(200, 512, "--depth=16")),
+    "200×512 B in 4 frames": Case(echo(200, 512, "--fragments=4"), wants="WebSocket", quick=False),
+    "200×1 KiB records, deflate": Case(
+        echo(200, 1024, "--text", "--records", "--deflate"), wants="deflate", quick=False
+    ),
+    "200×20 B at 50 %": Case(["rate", "-n200", "--size=20"], wants="WebSocket", share=0.5, curve=True, quick=False),
+    "200×20 B at 80 %": Case(["rate", "-n200", "--size=20"], wants="WebSocket", share=0.8, curve=True),
+    "1×20 B, 100/s": Case(
+        ["rate", "-n1", "--size=20", "--rate=100", "--max-send-lag=1s"], wants="WebSocket", curve=True, quick=False
+    ),
+    "handshakes": Case(["churn", "-n64", "--source=127.0.0.0/8"], wants="handshake"),
+    "idle 1,000": Case(["idle", "-n1000", "--echo-once", "--hold=1", "--size=20"], wants="idle", quick=False),
+    "idle 9,000": Case(["idle", "-n9000", "--echo-once", "--hold=1", "--size=20"], wants="idle"),
+    "200×20 B, one shard": Case(echo(200, 20), wants="shards", shards=1),
+    "200×20 B, two shards": Case(echo(200, 20), wants="shards", shards=2),
+    "200×20 B, 16 deep, one shard": Case(echo(200, 20, "--depth=16"), wants="shards", shards=1),
+    "200×20 B, 16 deep, two shards": Case(echo(200, 20, "--depth=16"), wants="shards", shards=2),
+}
+
+# Pairs of which the second has twice the cores.
+SCALING = [
+    ("200×20 B, one shard", "200×20 B, two shards"),
+    ("200×20 B, 16 deep, one shard", "200×20 B, 16 deep, two shards"),
+]

@@ -1,0 +1,2 @@
+def html(results):
+    return ""

@@ -1,0 +1,117 @@
+"""Who is measured: how each server is started, and what it takes part in."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import typing
+
+PERF = pathlib.Path(__file__).resolve().parents[1]
+ROOT = PERF.parent
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+BASELINES = TARGET / "baselines"
+LOADGEN = TARGET / "release/ringwire-loadgen"
+RINGWIRE = TARGET / "release/ringwire"
+
+# Reads before it sleeps: the option of `ringwire serve`, and what it is set to here.
+BUSY_POLL, BUSY_POLL_US = "--busy-poll-us", 200
+
+
+class Peer(typing.NamedTuple):
+    command: typing.Callable  # of case and port: the command line
+    can: frozenset
+    quick: bool = False  # part of --quick
+    bare: bool = False  # TCP without WebSocket
+    program: pathlib.Path | None = None  # what must have been built
+    environment: dict = {}
+
+    def takes_part(self, case):
+        return case.wants in self.can
+
+
+BARE = frozenset({"echo", "idle"})
+WEBSOCKET = frozenset({"echo", "WebSocket", "idle", "handshake"})
+
+
+def baseline(name, *arguments, can=WEBSOCKET, **more):
+    """A program of perf/baselines whose port stands behind its first argument, or is its only one."""
+    program = BASELINES / "release" / name
+    return Peer(lambda case, port: [program, *arguments[:1], port, *arguments[1:]], can, program=program, **more)
+
+
+def ringwire(driver):
+    program = BASELINES / "release/baseline-ringwire"
+
+    def command(case, port):
+        cores = [",".join(map(str, range(case.shards)))] if case.shards else []
+        return [program, driver, port, *cores]
+
+    return Peer(command, WEBSOCKET | {"deflate", "shards"}, quick=True, program=program)
+
+
+def serve(*more, can):
+    def command(case, port):
+        compress = ["--compress"] if case.wants == "deflate" else []
+        return [RINGWIRE, "serve", f"--listen=127.0.0.1:{port}", "--shards=1", "--cores=1", *compress, *more]
+
+    return Peer(command, frozenset(can), program=RINGWIRE)
+
+
+def tungstenite(case, port):
+    # Its documentation advises a small read buffer for many connections, a large one for throughput.
+    buffer_bytes = 4096 if case.scenario == "idle" else 131072
+    return [BASELINES / "release/baseline-tungstenite", port, buffer_bytes]
+
+
+# mimalloc asks for huge pages, and 2 MiB steps would be all that one sees of a peer's idle connections.
+SMALL_PAGES = {"MIMALLOC_ALLOW_THP": "0"}
+
+# `ringwire serve` is what the README starts; the two before it are the library alone, with the system's allocator.
+SERVERS = {
+    "raw epoll": baseline("baseline-raw", "epoll", can=BARE, bare=True, quick=True),
+    "raw io_uring": baseline("baseline-raw", "uring", "1024", "65536", can=BARE, bare=True, quick=True),
+    "raw handshake": baseline("baseline-raw", "handshake", can=frozenset({"handshake"}), quick=True),
+    "ringwire io_uring": ringwire("uring"),
+    "ringwire epoll": ringwire("epoll"),
+    "ringwire serve": serve(can=WEBSOCKET | {"deflate"}),
+    "ringwire polling": serve(f"{BUSY_POLL}={BUSY_POLL_US}", can={"echo", "WebSocket", "idle"})._replace(quick=True),
+    "uWebSockets": Peer(
+        lambda case, port: [BASELINES / "uws-echo", port], WEBSOCKET, quick=True, program=BASELINES / "uws-echo"
+    ),
+    "tokio-tungstenite": Peer(
+        tungstenite,
+        WEBSOCKET,
+        quick=True,
+        program=BASELINES / "release/baseline-tungstenite",
+        environment=SMALL_PAGES,
+    ),
+    "yawc": baseline("baseline-yawc", can=WEBSOCKET | {"deflate"}, environment=SMALL_PAGES),
+    "sockudo-ws": baseline("baseline-sockudo", can=frozenset({"deflate"}), environment=SMALL_PAGES),
+    "Node ws": Peer(
+        lambda case, port: ["node", BASELINES / "node-ws/echo.cjs", port],
+        WEBSOCKET | {"deflate"},
+        program=BASELINES / "node-ws/node_modules/ws",
+    ),
+}
+
+CEILINGS = ["raw epoll", "raw io_uring", "raw handshake"]
+OURS = [name for name in SERVERS if name.startswith("ringwire")]
+PEERS = [name for name in SERVERS if name not in CEILINGS + OURS]
+RUST_PEERS = [name for name in PEERS if name not in ("uWebSockets", "Node ws", "Boost.Beast")]
+
+
+def has_option(command, option):
+    run = subprocess.run([*command, "--help"], capture_output=True, text=True)
+    return option in run.stdout
+
+
+def missing(name):
+    """Why a server cannot be measured, or nothing."""
+    peer = SERVERS[name]
+    if peer.program and not peer.program.exists():
+        return "not built"
+    if name == "ringwire polling" and not has_option([RINGWIRE, "serve"], BUSY_POLL):
+        return f"`ringwire serve` has no {BUSY_POLL}"
+    if name == "Node ws" and not shutil.which("node"):
+        return "no node"
+    return None
