@@ -28,6 +28,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let Some((slot, _)) = self.table.get(token) else { return };
         slot.flags.take(Flags::DIRTY);
         let (phase, tick) = (slot.phase, self.common.tick);
+        let pause_receive_bytes = self.common.limits.pause_receive_bytes as usize;
         match self.common.existing_work(slot) {
             Some(work) if work.in_flight > 0 || phase == Phase::Closing => {}
             Some(work) => match work.queue.take() {
@@ -36,7 +37,19 @@ impl<D: Driver, H: Handler> Core<D, H> {
                     work.pongs = 0;
                     work.write_since = tick;
                     self.sent.push(token);
-                    self.driver.send(token, buf);
+                    // Nothing follows its end: no more bytes, no callback, no resumed receiving.
+                    let unawaited = work.queue.bytes() == 0
+                        && work.in_flight < pause_receive_bytes
+                        && !slot.flags.has(Flags::WANTS_DRAIN)
+                        && !slot.flags.has(Flags::PAUSED)
+                        && phase == Phase::Open
+                        && slot.session.state() == State::Open;
+                    if unawaited {
+                        self.driver.send_unawaited(token, buf);
+                    } else {
+                        self.driver.send(token, buf);
+                    }
+                    self.unawaited |= unawaited;
                 }
                 None => self.all_sent(token),
             },
