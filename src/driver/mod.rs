@@ -202,9 +202,6 @@ pub trait Driver {
     /// As metrics and benchmark results name it: `uring`, `epoll`, `sim`.
     const NAME: &'static str;
 
-    /// Whether [`Driver::send`] writes to the socket there and then.
-    const SENDS_AT_ONCE: bool;
-
     /// Submits what was asked for and waits for events: for ever (`None`), not at all (zero), or
     /// up to a time (which may be exceeded by the clock's granularity). Returns early on any event.
     fn turn(&mut self, wait: Option<Duration>) -> io::Result<()>;
