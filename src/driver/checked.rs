@@ -213,7 +213,6 @@ impl<D: Driver> Driver for Checked<D> {
     type Socket = D::Socket;
 
     const NAME: &'static str = D::NAME;
-    const SENDS_AT_ONCE: bool = D::SENDS_AT_ONCE;
 
     fn turn(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.turn += 1;

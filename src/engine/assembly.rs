@@ -141,8 +141,8 @@ mod tests {
         let mut lent = Lent::of(&assembly).unwrap();
         assert!(!lent.promise(Kind::Binary, &assembly.message()[1..]));
         assert!(!lent.promise(Kind::Binary, &assembly.message()[..599]));
-        let equal = assembly.message().to_vec();
-        assert!(!lent.promise(Kind::Binary, &equal));
+        let copy = assembly.message().to_vec();
+        assert!(!lent.promise(Kind::Binary, &copy));
         assert!(lent.promise(Kind::Binary, assembly.message()));
         assert!(!lent.promise(Kind::Binary, assembly.message()));
         assert_eq!(Lent::settle(Some(lent), assembly, &mut pool).unwrap()[..4], [0x82, 126, 2, 88]);

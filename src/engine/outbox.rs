@@ -7,22 +7,37 @@ use crate::driver::{Driver, SendBuf, Token};
 use crate::handler::{CloseReason, Conn, Handler};
 use crate::ws::{Role, State};
 
-/// From this many queued bytes on they are sent as soon as they may be.
-const EARLY_FLUSH_BYTES: usize = 8 << 10;
-
 impl<D: Driver, H: Handler> Core<D, H> {
     /// Gives every dirty connection's bytes to the driver.
     pub(super) fn flush(&mut self) {
         self.watch_stalled_sends();
         let mut dirty = std::mem::take(&mut self.common.dirty);
         for token in dirty.drain(..) {
-            self.flush_one(token);
+            let Some((slot, _)) = self.table.get(token) else { continue };
+            slot.flags.take(Flags::DIRTY);
+            let (phase, tick) = (slot.phase, self.common.tick);
+            match self.common.existing_work(slot) {
+                Some(work) if work.in_flight > 0 || phase == Phase::Closing => {}
+                Some(work) => match work.queue.take() {
+                    Some(buf) => {
+                        work.in_flight = buf.as_slice().len();
+                        work.pongs = 0;
+                        work.write_since = tick;
+                        self.sent.push(token);
+                        self.driver.send(token, buf);
+                    }
+                    None => self.all_sent(token),
+                },
+                None => self.all_sent(token),
+            }
+            self.settle(token);
         }
         // Sends of `all_sent`'s callbacks, if any, wait for the next turn.
         dirty.append(&mut self.common.dirty);
         self.common.dirty = dirty;
     }
 
+<<<<<<< HEAD
     /// Gives a connection's bytes to the driver, which the list of the dirty names no more.
     fn flush_one(&mut self, token: Token) {
         let Some((slot, _)) = self.table.get(token) else { return };
@@ -72,6 +87,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
     }
 
+=======
+>>>>>>> wip-big
     pub(super) fn on_sent(&mut self, token: Token, buf: SendBuf, result: std::io::Result<()>) {
         let bytes = buf.as_slice().len();
         self.common.pool.give_back(buf);

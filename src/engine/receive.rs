@@ -60,7 +60,6 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 self.settle(token);
             }
         }
-        self.flush_early(token);
     }
 
     /// The peer will send no more. What is queued still goes out.

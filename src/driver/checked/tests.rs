@@ -15,7 +15,6 @@ struct Scripted {
 impl Driver for Scripted {
     type Socket = ();
     const NAME: &'static str = "scripted";
-    const SENDS_AT_ONCE: bool = false;
 
     fn turn(&mut self, _: Option<Duration>) -> io::Result<()> {
         Ok(())

@@ -401,7 +401,6 @@ impl Driver for Epoll {
     type Socket = EpollSocket;
 
     const NAME: &'static str = "epoll";
-    const SENDS_AT_ONCE: bool = true;
 
     fn turn(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.turn = self.turn.wrapping_add(1);
@@ -433,20 +432,19 @@ impl Driver for Epoll {
             return None;
         }
         self.events_left -= 1;
-        // Buffers of sends that are done are still in the cache for the next.
-        while let Some(outcome) = self.outcomes.pop_front() {
-            // Closed since attaching it failed: nothing may come between close and `Closed`.
-            if matches!(outcome, Event::Failed { token, .. } if self.port(token).is_none()) {
-                continue;
-            }
-            return Some(outcome);
-        }
         while self.report.0 < self.report.1 {
             let report = self.reports[self.report.0];
             self.report.0 += 1;
             if let Some(event) = self.report(report.events, report.u64) {
                 return Some(event);
             }
+        }
+        while let Some(outcome) = self.outcomes.pop_front() {
+            // Closed since attaching it failed: nothing may come between close and `Closed`.
+            if matches!(outcome, Event::Failed { token, .. } if self.port(token).is_none()) {
+                continue;
+            }
+            return Some(outcome);
         }
         while let Some(token) = self.next_readable() {
             if let Some(event) = self.read(token) {

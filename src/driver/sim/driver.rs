@@ -147,8 +147,6 @@ impl Driver for Sim {
     type Socket = SimSocket;
 
     const NAME: &'static str = "sim";
-    /// As if, for the sake of the engine's way.
-    const SENDS_AT_ONCE: bool = true;
 
     /// Never blocks: a wait moves the virtual clock, to the next thing that is due in the world or
     /// to its end. It returns there even if this driver has nothing to say. A wait without end in

@@ -454,7 +454,6 @@ impl Driver for Uring {
     type Socket = UringSocket;
 
     const NAME: &'static str = "uring";
-    const SENDS_AT_ONCE: bool = false;
 
     fn turn(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.turn = self.turn.wrapping_add(1);
