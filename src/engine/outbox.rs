@@ -11,6 +11,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// Gives every dirty connection's bytes to the driver.
     pub(super) fn flush(&mut self) {
         self.watch_stalled_sends();
+        let pause_receive_bytes = self.common.limits.pause_receive_bytes as usize;
         let mut dirty = std::mem::take(&mut self.common.dirty);
         for token in dirty.drain(..) {
             let Some((slot, _)) = self.table.get(token) else { continue };
@@ -24,7 +25,19 @@ impl<D: Driver, H: Handler> Core<D, H> {
                         work.pongs = 0;
                         work.write_since = tick;
                         self.sent.push(token);
-                        self.driver.send(token, buf);
+                        // Nothing follows its end: no more bytes, no callback, no resumed receiving.
+                        let unawaited = work.queue.bytes() == 0
+                            && work.in_flight < pause_receive_bytes
+                            && !slot.flags.has(Flags::WANTS_DRAIN)
+                            && !slot.flags.has(Flags::PAUSED)
+                            && phase == Phase::Open
+                            && slot.session.state() == State::Open;
+                        if unawaited {
+                            self.driver.send_unawaited(token, buf);
+                        } else {
+                            self.driver.send(token, buf);
+                        }
+                        self.unawaited |= unawaited;
                     }
                     None => self.all_sent(token),
                 },
@@ -37,58 +50,6 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.common.dirty = dirty;
     }
 
-<<<<<<< HEAD
-    /// Gives a connection's bytes to the driver, which the list of the dirty names no more.
-    fn flush_one(&mut self, token: Token) {
-        let Some((slot, _)) = self.table.get(token) else { return };
-        slot.flags.take(Flags::DIRTY);
-        let (phase, tick) = (slot.phase, self.common.tick);
-        let pause_receive_bytes = self.common.limits.pause_receive_bytes as usize;
-        match self.common.existing_work(slot) {
-            Some(work) if work.in_flight > 0 || phase == Phase::Closing => {}
-            Some(work) => match work.queue.take() {
-                Some(buf) => {
-                    work.in_flight = buf.as_slice().len();
-                    work.pongs = 0;
-                    work.write_since = tick;
-                    self.sent.push(token);
-                    // Nothing follows its end: no more bytes, no callback, no resumed receiving.
-                    let unawaited = work.queue.bytes() == 0
-                        && work.in_flight < pause_receive_bytes
-                        && !slot.flags.has(Flags::WANTS_DRAIN)
-                        && !slot.flags.has(Flags::PAUSED)
-                        && phase == Phase::Open
-                        && slot.session.state() == State::Open;
-                    if unawaited {
-                        self.driver.send_unawaited(token, buf);
-                    } else {
-                        self.driver.send(token, buf);
-                    }
-                    self.unawaited |= unawaited;
-                }
-                None => self.all_sent(token),
-            },
-            None => self.all_sent(token),
-        }
-        self.settle(token);
-    }
-
-    /// Sends what a connection has just queued before the turn ends, if it is so much that it would
-    /// be gone from the cache by then. Of less, the turn may make one send.
-    #[inline]
-    pub(super) fn flush_early(&mut self, token: Token) {
-        if !D::SENDS_AT_ONCE || self.common.dirty.last() != Some(&token) {
-            return;
-        }
-        let Some((slot, _)) = self.table.get(token) else { return };
-        if slot.phase == Phase::Open && self.common.queued(slot) >= EARLY_FLUSH_BYTES {
-            self.common.dirty.pop();
-            self.flush_one(token);
-        }
-    }
-
-=======
->>>>>>> wip-big
     pub(super) fn on_sent(&mut self, token: Token, buf: SendBuf, result: std::io::Result<()>) {
         let bytes = buf.as_slice().len();
         self.common.pool.give_back(buf);
