@@ -9,7 +9,6 @@ mod ends;
 mod limits;
 mod outbound;
 mod soak;
-mod unawaited;
 
 use std::collections::BTreeMap;
 use std::io;
