@@ -12,7 +12,6 @@ on_both_drivers!(
     a_flood_does_not_starve_the_others,
     paused_connections_lose_nothing,
     pause_and_resume_in_every_order,
-    awaited_bytes_are_told_together_or_when_there_is_a_reason,
     paused_accepting_leaves_peers_in_the_backlog,
     running_out_of_descriptors_is_told_once_and_passes,
     any_thread_ends_the_wait,
@@ -121,41 +120,6 @@ fn a_flood_does_not_starve_the_others<D: Make>() {
     world.until("flood over", |world| world.of(flood_token).eof == 1);
     let received = &world.of(flood_token).received;
     assert!(received.len().is_multiple_of(256 << 10) && received.iter().all(|&b| b == 0x55));
-}
-
-fn awaited_bytes_are_told_together_or_when_there_is_a_reason<D: Make>() {
-    let mut world = World::<D>::new();
-    let (mut peer, token) = world.pair();
-    let mut expected = 0;
-    for awaited in [20_000, 64 << 10, 100_000, 1 << 20] {
-        // All of it, whatever the driver makes of so much.
-        world.driver.await_bytes(token, awaited);
-        world.settle();
-        let bytes = vec![7; awaited];
-        let mut writer = peer.try_clone().unwrap();
-        let writer = thread::spawn(move || writer.write_all(&bytes).unwrap());
-        expected += awaited;
-        world.until("all of it", |world| world.of(token).received.len() == expected);
-        writer.join().unwrap();
-        // A part of it, until it is taken back.
-        world.driver.await_bytes(token, awaited);
-        world.settle();
-        peer.write_all(b"part").unwrap();
-        world.settle();
-        if D::NAME == "epoll" {
-            assert_eq!(world.of(token).received.len(), expected, "{awaited} bytes were awaited");
-        }
-        world.driver.await_bytes(token, 0);
-        expected += 4;
-        world.until("the part", |world| world.of(token).received.len() == expected);
-    }
-    // The end ends the waiting.
-    world.driver.await_bytes(token, 64 << 10);
-    world.settle();
-    peer.write_all(b"the last").unwrap();
-    peer.shutdown(std::net::Shutdown::Write).unwrap();
-    world.until("eof", |world| world.of(token).eof == 1);
-    assert_eq!(world.of(token).received.len(), expected + 8);
 }
 
 fn paused_connections_lose_nothing<D: Make>() {
