@@ -269,10 +269,6 @@ impl<D: Driver> Driver for Checked<D> {
         self.inner.resume(token);
     }
 
-    fn await_bytes(&mut self, token: Token, bytes: usize) {
-        self.inner.await_bytes(token, bytes);
-    }
-
     fn shutdown(&mut self, token: Token) {
         self.inner.shutdown(token);
     }

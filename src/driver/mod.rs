@@ -248,11 +248,6 @@ pub trait Driver {
     /// Receives again.
     fn resume(&mut self, token: Token);
 
-    /// Hints that at least `bytes` more are on their way and of no use in part: fewer need not be told
-    /// of before the peer's FIN or an error follows them. Each call replaces the one before; 0 takes
-    /// it back, and what has come in the meantime is told then. As `SO_RCVLOWAT` in socket(7).
-    fn await_bytes(&mut self, token: Token, bytes: usize);
-
     /// Ends the sending side (FIN) once the send in flight is done. Receiving goes on.
     fn shutdown(&mut self, token: Token);
 
@@ -280,12 +275,6 @@ pub trait Driver {
     /// Counters since the start.
     fn stats(&self) -> DriverStats;
 }
-
-/// No driver waits for more than this at once: twice as much must fit in a socket's receive buffer
-/// (tcp_set_rcvlowat() sees to it), and copying what has come overlaps with what is still to come.
-/// Echoes of 1 MiB on epoll, Linux 6.18, bbr: 64 and 128 KiB save 5 % of the CPU time per message,
-/// 256 KiB 9 to 18 %, 1 MiB no more than that.
-pub const MAX_AWAITED_BYTES: usize = 256 << 10;
 
 /// An empty vector that grows to `capacity` without moving: a copy of megabytes would stall a turn.
 /// The reservation is address space only; where even that is short, it grows as vectors do.

@@ -142,14 +142,9 @@ pub(super) fn family(addr: &SocketAddr) -> libc::c_int {
 
 /// setsockopt(2) with an int.
 pub(super) fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
-    set_raw_option(fd.as_raw_fd(), level, name, value)
-}
-
-/// setsockopt(2) with an int, on a descriptor that the caller keeps.
-pub(super) fn set_raw_option(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     let len = mem::size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: `value` is an int that lives across the call, and `len` is its size.
-    check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), len) })?;
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), len) })?;
     Ok(())
 }
 

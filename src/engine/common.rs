@@ -27,8 +27,6 @@ pub const MAX_PONGS_PER_TURN: u8 = 16;
 pub const CONTROL_HEADROOM_BYTES: usize = 4 << 10;
 /// From this size on an assembled message that is sent as it is changes hands; a shorter one is copied.
 const HAND_OVER_BYTES: usize = 1 << 10;
-/// The same where something waits to be sent before it: then it takes a send of its own.
-const HAND_OVER_BEHIND_BYTES: usize = 64 << 10;
 /// Works kept allocated after a busy time; beyond it the table is freed when it empties.
 const MAX_IDLE_WORKS: usize = 4_096;
 
@@ -256,9 +254,7 @@ impl Common {
     /// Keeps a place for the assembled message that its handler is reading, if it is that which the
     /// handler sends.
     fn promise(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> bool {
-        let Some(lent) = &mut self.lent else { return false };
-        let waiting = self.works.get(slot.work as usize).map_or(0, |work| work.queue.bytes());
-        if waiting > 0 && payload.len() < HAND_OVER_BEHIND_BYTES || !lent.promise(kind, payload) {
+        if !self.lent.as_mut().is_some_and(|lent| lent.promise(kind, payload)) {
             return false;
         }
         let frame = ws::header_len(payload.len(), false) + payload.len();

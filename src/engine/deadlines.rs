@@ -119,10 +119,6 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 slot.flags.set(Flags::PING_SENT);
                 common.stats.pings_sent.add(1);
                 common.ping(slot, token, b"");
-                if slot.flags.take(Flags::AWAITING) {
-                    // Any byte is a sign of life now.
-                    self.driver.await_bytes(token, 0);
-                }
             }
             Some(Due::Head) if slot.phase == Phase::Head && common.existing_work(slot).is_some() => {
                 // Part of a request came: say why it ends.

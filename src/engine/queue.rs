@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 const JOIN_BELOW_BYTES: usize = 16 << 10;
 
 /// A buffer of that many bytes is not enlarged, which might copy it: a further one follows it.
-const CHAIN_FROM_BYTES: usize = 1 << 20;
+const CHAIN_FROM_BYTES: usize = 256 << 10;
 
 /// See the module's documentation.
 #[derive(Debug)]

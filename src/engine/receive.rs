@@ -24,11 +24,10 @@ pub(super) enum Outcome {
 impl<D: Driver, H: Handler> Core<D, H> {
     pub(super) fn on_received(&mut self, token: Token, lease: Lease) {
         let Self { driver, handler, table, common, .. } = self;
-        let (mut outcome, mut awaited) = (Outcome::Continue, None);
+        let mut outcome = Outcome::Continue;
         if let Some((slot, state)) = table.get(token) {
             let mut party = Party { handler, token, slot, state, common };
             let input = driver.bytes(&lease);
-            let remained = party.slot.session.frame_remaining();
             outcome = match party.slot.phase {
                 Phase::Open => {
                     party.slot.last_seen = party.common.tick;
@@ -38,12 +37,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 Phase::Connecting => party.take_answer(input),
                 Phase::Finishing | Phase::Lingering | Phase::Closing => Outcome::Continue,
             };
-            awaited = party.awaits(remained);
         }
         driver.release(lease);
-        if let Some(bytes) = awaited {
-            driver.await_bytes(token, bytes);
-        }
         self.after_received(token, outcome);
     }
 
@@ -82,42 +77,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 }
 
-/// With so much of a frame still to come, the driver is told to wait for more than the next bytes:
-/// waking up for every few kilobytes costs more than the bytes.
-const AWAIT_FROM_BYTES: u64 = 64 << 10;
-/// In steps of this size, so that it is not told anew after each piece.
-const AWAIT_STEP_BYTES: u64 = 16 << 10;
-
-/// What to wait for when `remaining` bytes of a frame are still to come: never more than these, or
-/// what follows the frame would not be heard of.
-fn awaited_bytes(remaining: u64) -> usize {
-    let most = remaining.min(crate::driver::MAX_AWAITED_BYTES as u64);
-    (most / AWAIT_STEP_BYTES * AWAIT_STEP_BYTES) as usize
-}
-
 impl<H: Handler> Party<'_, H> {
-    /// What the driver is to wait for from now on, if that has changed. `remained` is how much of a
-    /// frame was still to come when it was told last.
-    #[inline]
-    fn awaits(&mut self, remained: u64) -> Option<usize> {
-        let worth = self.slot.session.frame_remaining() >= AWAIT_FROM_BYTES;
-        if worth || self.slot.flags.has(Flags::AWAITING) { self.awaits_other(remained) } else { None }
-    }
-
-    #[cold]
-    fn awaits_other(&mut self, remained: u64) -> Option<usize> {
-        let slot = &mut *self.slot;
-        let told = if slot.flags.take(Flags::AWAITING) { awaited_bytes(remained) } else { 0 };
-        let whole_only = slot.phase == Phase::Open
-            && slot.session.state() == State::Open
-            && !slot.flags.has(Flags::STREAM);
-        let wanted = if whole_only { awaited_bytes(slot.session.frame_remaining()) } else { 0 };
-        if wanted > 0 {
-            slot.flags.set(Flags::AWAITING);
-        }
-        (wanted != told).then_some(wanted)
-    }
-
     /// Decodes frames and hands their content to the handler.
     pub fn take_frames(&mut self, input: &mut [u8]) -> Outcome {
         let mut at = 0;

@@ -50,9 +50,6 @@ impl Flags {
     /// The connection is on the list of those to flush.
     pub const DIRTY: Self = Self(64);
 
-    /// The driver was told to wait for more bytes of a frame at once.
-    pub const AWAITING: Self = Self(128);
-
     /// Whether `flag` is set.
     pub fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0

@@ -225,12 +225,6 @@ impl Session {
         if known && self.message_bytes != u32::MAX { Some(self.message_bytes as u64) } else { None }
     }
 
-    /// Payload bytes of the current frame that are still to come, and come before anything else.
-    #[inline]
-    pub const fn frame_remaining(&self) -> u64 {
-        self.frame_remaining
-    }
-
     /// To be told when a Close frame has been encoded: no data frame may follow it (§5.5.1).
     #[inline]
     pub const fn close_sent(&mut self) {

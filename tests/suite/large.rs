@@ -47,7 +47,7 @@ on_every_driver! {
         for bytes in [65_536, 131_072, 200_000, 300_000, 1 << 20] {
             let message = pattern(bytes, 0);
             let whole = binary(&message);
-            // Cut at every step at which the driver is told to wait for less.
+            // Cut anywhere.
             for left in [0, 1, 16_383, 16_384, 16_385, 40_000, 65_536, bytes - 1] {
                 let (most, rest) = whole.split_at(whole.len() - left);
                 peer.send(most);

@@ -40,7 +40,6 @@ impl Driver for Scripted {
     fn refuse(&mut self, (): ()) {}
     fn pause(&mut self, _: Token) {}
     fn resume(&mut self, _: Token) {}
-    fn await_bytes(&mut self, _: Token, _: usize) {}
     fn shutdown(&mut self, _: Token) {}
     fn close(&mut self, _: Token) {}
     fn connect(&mut self, _: SocketAddr, _: Option<IpAddr>, _: u64) {}

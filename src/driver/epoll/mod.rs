@@ -513,13 +513,6 @@ impl Driver for Epoll {
         }
     }
 
-    fn await_bytes(&mut self, token: Token, bytes: usize) {
-        let Some(port) = self.port(token) else { return };
-        let mark = bytes.clamp(1, super::MAX_AWAITED_BYTES) as libc::c_int;
-        // What cannot be had is only a saving lost.
-        let _ = sys::set_raw_option(port.fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, mark);
-    }
-
     fn shutdown(&mut self, token: Token) {
         let Some(port) = self.port(token) else { return };
         port.flags |= SHUTDOWN;

@@ -9,9 +9,7 @@ use super::net::{SimNet, saturating_ns};
 use super::port::{Port, PortState, Sending};
 use super::wire::WireId;
 use super::world::{DriverSide, Listening, World};
-use crate::driver::{
-    Driver, DriverConfig, DriverStats, Event, Lease, MAX_AWAITED_BYTES, SendBuf, Token, WakeTarget, Waker,
-};
+use crate::driver::{Driver, DriverConfig, DriverStats, Event, Lease, SendBuf, Token, WakeTarget, Waker};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
@@ -280,14 +278,6 @@ impl Driver for Sim {
             && !std::mem::replace(&mut self.ports[slot].receiving, true)
         {
             self.stats.receives_armed += 1;
-            self.world.borrow_mut().mark_ready(self.ports[slot].wire);
-        }
-    }
-
-    /// Taken at its word, so that bytes that would never come are missed.
-    fn await_bytes(&mut self, token: Token, bytes: usize) {
-        if let Some(slot) = self.open_slot(token) {
-            self.ports[slot].awaited_bytes = bytes.min(MAX_AWAITED_BYTES);
             self.world.borrow_mut().mark_ready(self.ports[slot].wire);
         }
     }

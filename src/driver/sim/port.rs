@@ -39,8 +39,6 @@ pub(super) struct Port {
     pub(super) starved: bool,
     /// The last look kept back what it could have handed over.
     pub(super) held_back: bool,
-    /// Fewer bytes are told of only at the end.
-    pub(super) awaited_bytes: usize,
     pub(super) sending: Option<Sending>,
     /// The `Sent` was not taken yet.
     pub(super) send_in_flight: bool,
@@ -61,7 +59,6 @@ impl Port {
             failed: false,
             starved: false,
             held_back: false,
-            awaited_bytes: 0,
             sending: None,
             send_in_flight: false,
             fin_wanted: false,

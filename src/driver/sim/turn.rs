@@ -201,10 +201,6 @@ impl Sim {
         if port.starved {
             return; // Until a lease comes back.
         }
-        let pipe = &world.wires[id as usize].to_driver;
-        if pipe.arrived_bytes_unended().is_some_and(|bytes| bytes < port.awaited_bytes) {
-            return;
-        }
         let mut budget = self.config.max_receive_bytes_per_turn as usize;
         loop {
             match world.wires[id as usize].to_driver.arrived.front() {

@@ -70,14 +70,6 @@ impl Pipe {
         }
     }
 
-    /// How many bytes have arrived, if no end has arrived behind them.
-    pub(super) fn arrived_bytes_unended(&self) -> Option<usize> {
-        self.arrived.iter().try_fold(0, |sum, item| match item {
-            Item::Bytes(bytes) => Some(sum + bytes.len()),
-            Item::Fin | Item::Reset(_) => None,
-        })
-    }
-
     pub(super) fn has_arrived_bytes(&self) -> bool {
         self.arrived.iter().any(|item| item.len() > 0)
     }

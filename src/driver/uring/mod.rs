@@ -45,8 +45,6 @@ const WAKE: u8 = 9;
 /// Close of a socket that was never attached.
 const REFUSE_PLAIN: u8 = 10;
 const REFUSE_DIRECT: u8 = 11;
-/// The low-water mark of receiving.
-const MARK: u8 = 12;
 
 const NONE: u32 = u32::MAX;
 const NO_TOKEN: Token = Token { slot: 0, generation: 0 };
@@ -531,14 +529,6 @@ impl Driver for Uring {
         let Some(port) = self.live(token) else { return };
         port.flags &= !PAUSED;
         self.rearm(token);
-    }
-
-    fn await_bytes(&mut self, token: Token, bytes: usize) {
-        let Some(port) = self.live(token) else { return };
-        let target = port.target();
-        // Not one of the operations to be waited for: it is over when it has been submitted, and a
-        // mark that could not be set (before Linux 6.7, or on a Unix socket) is but a saving lost.
-        self.ring.push_mark(target, bytes, pack(MARK, token));
     }
 
     fn shutdown(&mut self, token: Token) {

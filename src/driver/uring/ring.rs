@@ -20,7 +20,7 @@ use std::time::Duration;
 use super::buffers::{Buffers, INCREMENTAL};
 use super::port::UringSocket;
 use crate::driver::sys::{self, RawAddr};
-use crate::driver::{MAX_AWAITED_BYTES, PeerAddr, SendBuf};
+use crate::driver::{PeerAddr, SendBuf};
 
 /// Submissions between two system calls; more only means one more call. 64 bytes each.
 /// Tests run with so few of both that every queue is full at times. A shard that has its core to itself
@@ -36,18 +36,6 @@ const MAX_SEND_BYTES: usize = 1 << 30;
 const FOREVER: Duration = Duration::from_secs(10 * 366 * 86_400);
 
 const BUFFER_GROUP: u16 = 0;
-
-const MARK_STEP_BYTES: usize = 16 << 10;
-/// Low-water marks, where the kernel may read them at any time. The first is none.
-static MARKS: [libc::c_int; MAX_AWAITED_BYTES / MARK_STEP_BYTES + 1] = {
-    let mut marks = [1; MAX_AWAITED_BYTES / MARK_STEP_BYTES + 1];
-    let mut step = 1;
-    while step < marks.len() {
-        marks[step] = (step * MARK_STEP_BYTES) as libc::c_int;
-        step += 1;
-    }
-    marks
-};
 
 /// A plain descriptor or an index into the ring's own table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -385,14 +373,6 @@ impl Ring {
     /// Cancels the one operation with the tag `victim`.
     pub(super) fn push_cancel(&mut self, victim: u64, tag: u64) {
         self.push(opcode::AsyncCancel::new(victim).build(), tag);
-    }
-
-    /// `SO_RCVLOWAT`, of `bytes` rounded down to a mark there is.
-    pub(super) fn push_mark(&mut self, target: Target, bytes: usize, tag: u64) {
-        let mark = &raw const MARKS[(bytes / MARK_STEP_BYTES).min(MARKS.len() - 1)];
-        let (level, option) = (libc::SOL_SOCKET as u32, libc::SO_RCVLOWAT as u32);
-        let entry = opcode::SetSockOpt::new(target.number(), level, option, mark.cast(), 4).build();
-        self.push(entry.flags(target.flags()), tag);
     }
 
     /// shutdown(2).
