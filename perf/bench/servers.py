@@ -24,6 +24,7 @@ class Peer(typing.NamedTuple):
     bare: bool = False  # TCP without WebSocket
     program: pathlib.Path | None = None  # what must have been built
     environment: dict = {}
+    callgrind: typing.Callable | None = None  # the command line under valgrind: no io_uring, no AVX-512
 
     def takes_part(self, case):
         return case.wants in self.can
@@ -36,7 +37,11 @@ WEBSOCKET = frozenset({"echo", "WebSocket", "idle", "handshake"})
 def baseline(name, *arguments, can=WEBSOCKET, **more):
     """A program of perf/baselines whose port stands behind its first argument, or is its only one."""
     program = BASELINES / "release" / name
-    return Peer(lambda case, port: [program, *arguments[:1], port, *arguments[1:]], can, program=program, **more)
+
+    def command(case, port):
+        return [program, *arguments[:1], port, *arguments[1:]]
+
+    return Peer(command, can, program=program, callgrind=None if "uring" in arguments else command, **more)
 
 
 def ringwire(driver):
@@ -46,7 +51,8 @@ def ringwire(driver):
         cores = [",".join(map(str, range(case.shards)))] if case.shards else []
         return [program, driver, port, *cores]
 
-    return Peer(command, WEBSOCKET | {"deflate", "shards"}, quick=True, program=program)
+    callgrind = command if driver == "epoll" else None
+    return Peer(command, WEBSOCKET | {"deflate", "shards"}, quick=True, program=program, callgrind=callgrind)
 
 
 def serve(*more, can):
@@ -76,7 +82,11 @@ SERVERS = {
     "ringwire serve": serve(can=WEBSOCKET | {"deflate"}),
     "ringwire polling": serve(f"{BUSY_POLL}={BUSY_POLL_US}", can={"echo", "WebSocket", "idle"})._replace(quick=True),
     "uWebSockets": Peer(
-        lambda case, port: [BASELINES / "uws-echo", port], WEBSOCKET, quick=True, program=BASELINES / "uws-echo"
+        lambda case, port: [BASELINES / "uws-echo", port],
+        WEBSOCKET,
+        quick=True,
+        program=BASELINES / "uws-echo",
+        callgrind=lambda case, port: [BASELINES / "uws-echo-avx2", port],
     ),
     "tokio-tungstenite": Peer(
         tungstenite,
