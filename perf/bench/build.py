@@ -10,7 +10,7 @@ import sys
 from .servers import BASELINES, PERF, ROOT, TARGET
 
 # Manifests in perf/baselines, by the name that a failure is reported with.
-CRATES = ["raw", "ringwire", "tungstenite", "yawc", "sockudo"]
+CRATES = ["raw", "ringwire", "tokio-uring", "tungstenite", "tokio-websockets", "fastwebsockets", "yawc", "sockudo", "ntex"]
 # Without these there is nothing to compare.
 NEEDED = {"raw", "ringwire"}
 
@@ -20,7 +20,7 @@ def build(crates=None):
     cargo(ROOT, TARGET, "-p", "ringwire-loadgen")
     cargo(ROOT, TARGET, "--features=cli", "--bin=ringwire")
     jobs = {name: lambda name=name: crate(name) for name in CRATES}
-    jobs |= {"uWebSockets": uws, "Node ws": node_ws}
+    jobs |= {"uWebSockets": uws, "Boost.Beast": beast, "Node ws": node_ws}
     failed = {}
     for name, job in jobs.items():
         if crates is not None and name not in crates:
@@ -66,6 +66,17 @@ def node_ws():
     shutil.copytree(PERF / "baselines/node-ws", BASELINES / "node-ws", dirs_exist_ok=True)
     quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     subprocess.run(["npm", "ci", *quiet], cwd=BASELINES / "node-ws", check=True, stdout=subprocess.DEVNULL)
+
+
+def beast():
+    program, source = BASELINES / "beast-echo", PERF / "baselines/beast/echo.cpp"
+    if fresh(program, source):
+        return
+    need("g++")
+    if not pathlib.Path("/usr/include/boost/beast.hpp").exists():
+        raise Unavailable("no headers of Boost (Debian: libboost-dev)")
+    flags = ["-std=c++17", "-O3", "-march=native", "-w", "-DBOOST_ASIO_DISABLE_THREADS"]
+    subprocess.run(["g++", *flags, source, "-o", program, "-lpthread"], check=True)
 
 
 def fresh(program, source):

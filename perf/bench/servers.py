@@ -80,6 +80,7 @@ SERVERS = {
     "ringwire io_uring": ringwire("uring"),
     "ringwire epoll": ringwire("epoll"),
     "ringwire serve": serve(can=WEBSOCKET | {"deflate"}),
+    "ringwire codec on tokio-uring": baseline("baseline-tokio-uring"),
     "ringwire polling": serve(f"{BUSY_POLL}={BUSY_POLL_US}", can={"echo", "WebSocket", "idle"})._replace(quick=True),
     "uWebSockets": Peer(
         lambda case, port: [BASELINES / "uws-echo", port],
@@ -95,8 +96,15 @@ SERVERS = {
         program=BASELINES / "release/baseline-tungstenite",
         environment=SMALL_PAGES,
     ),
+    "tokio-websockets": baseline("baseline-tokio-websockets", environment=SMALL_PAGES),
+    "fastwebsockets": baseline("baseline-fastwebsockets"),
     "yawc": baseline("baseline-yawc", can=WEBSOCKET | {"deflate"}, environment=SMALL_PAGES),
-    "sockudo-ws": baseline("baseline-sockudo", can=frozenset({"deflate"}), environment=SMALL_PAGES),
+    "sockudo-ws": baseline("baseline-sockudo", "tokio", can=WEBSOCKET | {"deflate"}, environment=SMALL_PAGES),
+    "sockudo-ws io_uring": baseline("baseline-sockudo", "uring", environment=SMALL_PAGES),
+    "ntex io_uring": baseline("baseline-ntex"),
+    "Boost.Beast": Peer(
+        lambda case, port: [BASELINES / "beast-echo", port], WEBSOCKET, program=BASELINES / "beast-echo"
+    ),
     "Node ws": Peer(
         lambda case, port: ["node", BASELINES / "node-ws/echo.cjs", port],
         WEBSOCKET | {"deflate"},
@@ -107,7 +115,7 @@ SERVERS = {
 CEILINGS = ["raw epoll", "raw io_uring", "raw handshake"]
 OURS = [name for name in SERVERS if name.startswith("ringwire")]
 PEERS = [name for name in SERVERS if name not in CEILINGS + OURS]
-RUST_PEERS = [name for name in PEERS if name not in ("uWebSockets", "Node ws", "Boost.Beast")]
+RUST_PEERS = [name for name in PEERS if name not in ("uWebSockets", "Boost.Beast", "Node ws")]
 
 
 def has_option(command, option):
