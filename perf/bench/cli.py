@@ -106,6 +106,9 @@ def participants(case_name, results, options):
     """Who is measured, and at what rate if the loop is open."""
     case = CASES[case_name]
     names = [name for name in options.servers if SERVERS[name].takes_part(case)]
+    for name in [name for name in names if case_name in SERVERS[name].unable]:
+        names.remove(name)
+        results.gaps.append(f"{case_name}: {name} cannot: {SERVERS[name].unable[case_name]}")
     if not case.share:
         return names, None
     able = capacity(results, options)

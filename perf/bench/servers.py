@@ -24,6 +24,7 @@ class Peer(typing.NamedTuple):
     bare: bool = False  # TCP without WebSocket
     program: pathlib.Path | None = None  # what must have been built
     environment: dict = {}
+    unable: dict = {}  # cases that it cannot do, and why
     callgrind: typing.Callable | None = None  # the command line under valgrind: no io_uring, no AVX-512
 
     def takes_part(self, case):
@@ -101,7 +102,7 @@ SERVERS = {
     "yawc": baseline("baseline-yawc", can=WEBSOCKET | {"deflate"}, environment=SMALL_PAGES),
     "sockudo-ws": baseline("baseline-sockudo", "tokio", can=WEBSOCKET | {"deflate"}, environment=SMALL_PAGES),
     "sockudo-ws io_uring": baseline("baseline-sockudo", "uring", environment=SMALL_PAGES),
-    "ntex io_uring": baseline("baseline-ntex"),
+    "ntex io_uring": baseline("baseline-ntex", unable=dict.fromkeys(["1×1 MiB", "1×1 MiB, reno"], "no frame beyond 64 KiB")),
     "Boost.Beast": Peer(
         lambda case, port: [BASELINES / "beast-echo", port], WEBSOCKET, program=BASELINES / "beast-echo"
     ),
