@@ -10,7 +10,7 @@ import sys
 from .servers import BASELINES, PERF, ROOT, TARGET
 
 # Manifests in perf/baselines, by the name that a failure is reported with.
-CRATES = ["raw", "ringwire", "tungstenite", "yawc", "sockudo"]
+CRATES = ["raw", "ringwire", "tokio-uring", "tungstenite", "tokio-websockets", "fastwebsockets", "yawc", "sockudo", "ntex"]
 # Without these there is nothing to compare.
 NEEDED = {"raw", "ringwire"}
 
@@ -20,7 +20,7 @@ def build(crates=None):
     cargo(ROOT, TARGET, "-p", "ringwire-loadgen")
     cargo(ROOT, TARGET, "--features=cli", "--bin=ringwire")
     jobs = {name: lambda name=name: crate(name) for name in CRATES}
-    jobs |= {"uWebSockets": uws, "Node ws": node_ws}
+    jobs |= {"uWebSockets": uws, "Boost.Beast": beast, "Node ws": node_ws}
     failed = {}
     for name, job in jobs.items():
         if crates is not None and name not in crates:
@@ -68,14 +68,27 @@ def node_ws():
     subprocess.run(["npm", "ci", *quiet], cwd=BASELINES / "node-ws", check=True, stdout=subprocess.DEVNULL)
 
 
+def beast():
+    program, source = BASELINES / "beast-echo", PERF / "baselines/beast/echo.cpp"
+    if fresh(program, source):
+        return
+    need("g++")
+    if not pathlib.Path("/usr/include/boost/beast.hpp").exists():
+        raise Unavailable("no headers of Boost (Debian: libboost-dev)")
+    flags = ["-std=c++17", "-O3", "-march=native", "-w", "-DBOOST_ASIO_DISABLE_THREADS"]
+    subprocess.run(["g++", *flags, source, "-o", program, "-lpthread"], check=True)
+
+
 def fresh(program, source):
     return program.exists() and program.stat().st_mtime > source.stat().st_mtime
 
 
 def uws():
     """Compiles uWebSockets' sources, which cargo has fetched inside of a crate."""
-    program, source = BASELINES / "uws-echo", PERF / "baselines/uws"
-    if fresh(program, source / "echo.cpp"):
+    source = PERF / "baselines/uws"
+    # The second is for callgrind alone, which knows no AVX-512.
+    programs = {"uws-echo": "native", "uws-echo-avx2": "x86-64-v3"}
+    if all(fresh(BASELINES / name, source / "echo.cpp") for name in programs):
         return
     need("gcc", "g++")
     fetched = subprocess.run(
@@ -84,14 +97,17 @@ def uws():
     packages = json.loads(fetched.stdout)["packages"]
     manifest = next(p["manifest_path"] for p in packages if p["name"] == "libuwebsockets-sys")
     sources = pathlib.Path(manifest).parent / "uWebSockets"
+    for name, architecture in programs.items():
+        uws_program(sources, source / "echo.cpp", BASELINES / name, architecture)
+
+
+def uws_program(sources, echo, program, architecture):
     usockets = sources / "uSockets/src"
-    objects = BASELINES / "uws-objects"
+    objects = BASELINES / "uws-objects" / architecture
     objects.mkdir(parents=True, exist_ok=True)
-    flags = ["-O3", "-march=native", "-flto=auto", "-DLIBUS_NO_SSL", "-DUWS_NO_ZLIB", "-w", f"-I{usockets}"]
+    flags = ["-O3", f"-march={architecture}", "-flto=auto", "-DLIBUS_NO_SSL", "-DUWS_NO_ZLIB", "-w", f"-I{usockets}"]
     compiled = []
     for file in sorted([*usockets.glob("*.c"), usockets / "eventing/epoll_kqueue.c"]):
         compiled.append(objects / f"{file.stem}.o")
         subprocess.run(["gcc", *flags, "-c", file, "-o", compiled[-1]], check=True)
-    subprocess.run(
-        ["g++", "-std=c++20", *flags, f"-I{sources}/src", source / "echo.cpp", *compiled, "-o", program], check=True
-    )
+    subprocess.run(["g++", "-std=c++20", *flags, f"-I{sources}/src", echo, *compiled, "-o", program], check=True)

@@ -42,21 +42,23 @@ def parse():
     extent.add_argument("--full", action="store_true", help="all of them, 7 rounds")
     extent.add_argument("--render", metavar="JSON", help="measure nothing: write the report and table of a result again")
     parser.add_argument("--rounds", type=int, help="[3; with --full 7]")
-    parser.add_argument("--seconds", type=float, help="of a sample [0.8; with --full 2]")
+    parser.add_argument("--seconds", type=float, help="of a sample [0.7; with --full 2]")
     parser.add_argument("--cases", type=lambda text: text.split(";"), help="separated by ; (see --list)")
     parser.add_argument("--servers", type=lambda text: text.split(","), help="separated by , (see --list)")
     parser.add_argument("--core-server", type=int, default=0)
     parser.add_argument("--core-load", type=int, default=1)
     parser.add_argument("--max-others", type=float, default=0.05, help="share of the cores [0.05]")
-    parser.add_argument("--tries", type=int, default=3, help="of a sample that is disturbed [3]")
+    parser.add_argument("--tries", type=int, help="of a sample that is disturbed [2; with --full 3]")
     parser.add_argument("--name", help="of the files in perf/results [quick or full]")
-    parser.add_argument("--table", action="store_true", help="write the table into perf/README.md; --full does")
+    parser.add_argument("--table", action="store_true", help="write the table into perf/README.md; --full does, unless named")
     parser.add_argument("--no-counts", action="store_true", help="count neither system calls nor instructions")
     parser.add_argument("--no-build", action="store_true")
     parser.add_argument("--list", action="store_true", help="name cases and servers, and end")
     options = parser.parse_args()
     options.rounds = options.rounds or (7 if options.full else 3)
-    options.seconds = options.seconds or (2 if options.full else 0.8)
+    options.seconds = options.seconds or (2 if options.full else 0.7)
+    options.tries = options.tries or (3 if options.full else 2)
+    options.table = options.table or options.full and not options.name
     options.name = options.name or ("full" if options.full else "quick")
     options.cases = options.cases or [name for name, case in CASES.items() if options.full or case.quick]
     options.servers = options.servers or [name for name, peer in SERVERS.items() if options.full or peer.quick]
@@ -104,6 +106,9 @@ def participants(case_name, results, options):
     """Who is measured, and at what rate if the loop is open."""
     case = CASES[case_name]
     names = [name for name in options.servers if SERVERS[name].takes_part(case)]
+    for name in [name for name in names if case_name in SERVERS[name].unable]:
+        names.remove(name)
+        results.gaps.append(f"{case_name}: {name} cannot: {SERVERS[name].unable[case_name]}")
     if not case.share:
         return names, None
     able = capacity(results, options)
@@ -255,7 +260,7 @@ def main():
         measure(results, options)
     finally:
         write(results)
-    conclude(results, options.table or options.full and not options.no_build)
+    conclude(results, options.table)
     say(f"took {(time.monotonic() - began) / 60:.0f} minutes")
     wrong = [gap for gap in results.gaps if "exit code 1" in gap]
     if wrong:

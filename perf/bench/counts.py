@@ -14,8 +14,7 @@ from .servers import BASELINES, SERVERS
 
 SYSCALL_SECONDS = 0.6
 PROFILE_SECONDS = 1.2
-# Instructions are the difference of two runs, without start-up and handshakes.
-SHORT_S, LONG_S = 1, 3
+CALLGRIND_SECONDS = 3
 # The processor's counters do not exist on many virtual machines; callgrind counts anywhere.
 CALLGRIND = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
 
@@ -95,23 +94,29 @@ def user_share(name, case_name, options):
 
 
 def instructions_per_message(name, case_name, options):
-    """User instructions, from callgrind: the difference of a long and a short run."""
-    short, long = (instructions(name, case_name, options, seconds) for seconds in (SHORT_S, LONG_S))
-    return (long[0] - short[0]) / max(1, long[1] - short[1])
-
-
-def instructions(name, case_name, options, seconds):
+    """User instructions under callgrind: of a run, less those of a run that only opens the connections."""
     case = CASES[case_name]
-    server = Server(name, case, cores_of(case, options)[0], prefix=CALLGRIND, patience_s=30)
+    connections = next(part for part in case.load if part.startswith("-n"))
+    ramp = case._replace(load=["idle", connections, "--hold=0"])
+    whole, path = instructions(name, case, options)
+    sent = messages(path)
+    return (whole - instructions(name, ramp, options)[0]) / max(1, sent)
+
+
+def instructions(name, case, options):
+    """Of a whole process, and where the generator's report stands."""
+    log = BASELINES / "callgrind.log"
+    prefix = [*CALLGRIND, f"--log-file={log}"]
+    server = Server(name, case, cores_of(case, options)[0], prefix, patience_s=30)
     try:
-        command, path = load_command(name, case, server, options, seconds, warmup=0)
+        command, path = load_command(name, case, server, options, CALLGRIND_SECONDS, warmup=0)
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     finally:
-        said = server.stop(signal.SIGTERM)
-    found = re.search(r"Collected\s*:\s*(\d+)", said or "")
+        server.stop(signal.SIGTERM)
+    found = re.search(r"Collected\s*:\s*(\d+)", log.read_text())
     if done.returncode != 0 or not found:
-        raise Failure(f"{name}, {case_name}, under callgrind:\n{done.stdout}{done.stderr}{(said or '')[-600:]}")
-    return int(found[1]), messages(path)
+        raise Failure(f"{name}, under callgrind: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+    return int(found[1]), path
 
 
 def count(results, participants, options, rates, note):
@@ -127,7 +132,7 @@ def count(results, participants, options, rates, note):
                 jobs.append(("syscalls", lambda: syscalls_per_message(name, case_name, options, how["syscalls"], rate)))
             if how["user share"] and case.profiled:
                 jobs.append(("user_share", lambda: user_share(name, case_name, options)))
-            if how["instructions"] and case.profiled and SERVERS[name].quick:
+            if how["instructions"] and case.profiled and SERVERS[name].callgrind:
                 jobs.append(("instructions", lambda: instructions_per_message(name, case_name, options)))
             for what, job in jobs:
                 try:

@@ -24,6 +24,8 @@ class Peer(typing.NamedTuple):
     bare: bool = False  # TCP without WebSocket
     program: pathlib.Path | None = None  # what must have been built
     environment: dict = {}
+    unable: dict = {}  # cases that it cannot do, and why
+    callgrind: typing.Callable | None = None  # the command line under valgrind: no io_uring, no AVX-512
 
     def takes_part(self, case):
         return case.wants in self.can
@@ -36,7 +38,11 @@ WEBSOCKET = frozenset({"echo", "WebSocket", "idle", "handshake"})
 def baseline(name, *arguments, can=WEBSOCKET, **more):
     """A program of perf/baselines whose port stands behind its first argument, or is its only one."""
     program = BASELINES / "release" / name
-    return Peer(lambda case, port: [program, *arguments[:1], port, *arguments[1:]], can, program=program, **more)
+
+    def command(case, port):
+        return [program, *arguments[:1], port, *arguments[1:]]
+
+    return Peer(command, can, program=program, callgrind=None if "uring" in arguments else command, **more)
 
 
 def ringwire(driver):
@@ -46,7 +52,8 @@ def ringwire(driver):
         cores = [",".join(map(str, range(case.shards)))] if case.shards else []
         return [program, driver, port, *cores]
 
-    return Peer(command, WEBSOCKET | {"deflate", "shards"}, quick=True, program=program)
+    callgrind = command if driver == "epoll" else None
+    return Peer(command, WEBSOCKET | {"deflate", "shards"}, quick=True, program=program, callgrind=callgrind)
 
 
 def serve(*more, can):
@@ -74,9 +81,14 @@ SERVERS = {
     "ringwire io_uring": ringwire("uring"),
     "ringwire epoll": ringwire("epoll"),
     "ringwire serve": serve(can=WEBSOCKET | {"deflate"}),
+    "ringwire codec on tokio-uring": baseline("baseline-tokio-uring"),
     "ringwire polling": serve(f"{BUSY_POLL}={BUSY_POLL_US}", can={"echo", "WebSocket", "idle"})._replace(quick=True),
     "uWebSockets": Peer(
-        lambda case, port: [BASELINES / "uws-echo", port], WEBSOCKET, quick=True, program=BASELINES / "uws-echo"
+        lambda case, port: [BASELINES / "uws-echo", port],
+        WEBSOCKET,
+        quick=True,
+        program=BASELINES / "uws-echo",
+        callgrind=lambda case, port: [BASELINES / "uws-echo-avx2", port],
     ),
     "tokio-tungstenite": Peer(
         tungstenite,
@@ -85,8 +97,15 @@ SERVERS = {
         program=BASELINES / "release/baseline-tungstenite",
         environment=SMALL_PAGES,
     ),
+    "tokio-websockets": baseline("baseline-tokio-websockets", environment=SMALL_PAGES),
+    "fastwebsockets": baseline("baseline-fastwebsockets"),
     "yawc": baseline("baseline-yawc", can=WEBSOCKET | {"deflate"}, environment=SMALL_PAGES),
-    "sockudo-ws": baseline("baseline-sockudo", can=frozenset({"deflate"}), environment=SMALL_PAGES),
+    "sockudo-ws": baseline("baseline-sockudo", "tokio", can=WEBSOCKET | {"deflate"}, environment=SMALL_PAGES),
+    "sockudo-ws io_uring": baseline("baseline-sockudo", "uring", environment=SMALL_PAGES),
+    "ntex io_uring": baseline("baseline-ntex", unable=dict.fromkeys(["1×1 MiB", "1×1 MiB, reno"], "no frame beyond 64 KiB")),
+    "Boost.Beast": Peer(
+        lambda case, port: [BASELINES / "beast-echo", port], WEBSOCKET, program=BASELINES / "beast-echo"
+    ),
     "Node ws": Peer(
         lambda case, port: ["node", BASELINES / "node-ws/echo.cjs", port],
         WEBSOCKET | {"deflate"},
@@ -97,7 +116,7 @@ SERVERS = {
 CEILINGS = ["raw epoll", "raw io_uring", "raw handshake"]
 OURS = [name for name in SERVERS if name.startswith("ringwire")]
 PEERS = [name for name in SERVERS if name not in CEILINGS + OURS]
-RUST_PEERS = [name for name in PEERS if name not in ("uWebSockets", "Node ws", "Boost.Beast")]
+RUST_PEERS = [name for name in PEERS if name not in ("uWebSockets", "Boost.Beast", "Node ws")]
 
 
 def has_option(command, option):

@@ -1,46 +1,45 @@
-//! sockudo-ws as an echo server that compresses, one thread, tuned as its documentation says: its
-//! mimalloc, the clock made ready before the runtime, messages that came together fed and flushed
-//! once. The shared compressors it describes are not reachable from its streams: each connection
-//! owns one.
+//! sockudo-ws as an echo server, one thread, on tokio or on its io_uring transport, tuned as its
+//! documentation says: its mimalloc, the clock made ready before the runtime, messages that came
+//! together fed and flushed once. Clients that offer compression get it. The shared compressors it
+//! describes are not reachable from its streams: each connection owns one.
 //!
-//! `baseline-sockudo PORT`
+//! `baseline-sockudo tokio|uring PORT`
 
 use bytes::BytesMut;
-use futures_util::{FutureExt, SinkExt, StreamExt};
+use futures_util::{FutureExt, Sink, SinkExt, Stream, StreamExt};
 use sockudo_ws::deflate::negotiate_server_deflate;
 use sockudo_ws::handshake::{build_response, generate_accept_key, parse_request};
-use sockudo_ws::{CompressedWebSocketStream, Config, DeflateConfig, Error, Message, Result};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use sockudo_ws::io_uring::UringStream;
+use sockudo_ws::{CompressedWebSocketStream, Config, DeflateConfig, Error, Message, Result, WebSocketStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-async fn accept(
-    mut stream: TcpStream,
-    policy: DeflateConfig,
-) -> Result<CompressedWebSocketStream<TcpStream>> {
+/// Clients send nothing before they are answered, so no frames stand behind the head.
+async fn serve<S>(mut stream: S, policy: DeflateConfig) -> Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut head = BytesMut::with_capacity(4096);
     loop {
         if stream.read_buf(&mut head).await? == 0 {
             return Err(Error::ConnectionClosed);
         }
-        let Some((request, consumed)) = parse_request(&head)? else { continue };
+        let Some((request, _)) = parse_request(&head)? else { continue };
         let agreed = request.extensions.and_then(|offers| negotiate_server_deflate(offers, &policy));
-        let agreed = agreed.ok_or(Error::HandshakeFailed("no offer of compression"))?;
+        let answer = agreed.as_ref().map(|agreed| agreed.to_response_header());
         let key = generate_accept_key(request.key);
-        stream.write_all(&build_response(&key, None, Some(&agreed.to_response_header()))).await?;
-        let leftover = head.split_off(consumed).freeze();
+        stream.write_all(&build_response(&key, None, answer.as_deref())).await?;
         let config = Config::default();
-        return Ok(CompressedWebSocketStream::server_with_leftover(
-            stream,
-            config,
-            agreed.config,
-            Some(leftover),
-        ));
+        return match agreed {
+            Some(agreed) => echo(CompressedWebSocketStream::server(stream, config, agreed.config)).await,
+            None => echo(WebSocketStream::server(stream, config)).await,
+        };
     }
 }
 
-async fn echo(stream: TcpStream, policy: DeflateConfig) -> Result<()> {
-    stream.set_nodelay(true)?;
-    let mut socket = accept(stream, policy).await?;
+async fn echo<W>(mut socket: W) -> Result<()>
+where
+    W: Stream<Item = Result<Message>> + Sink<Message, Error = Error> + Unpin,
+{
     loop {
         let next = match socket.next().now_or_never() {
             Some(next) => next,
@@ -59,7 +58,8 @@ async fn echo(stream: TcpStream, policy: DeflateConfig) -> Result<()> {
 }
 
 fn main() -> std::io::Result<()> {
-    let port: u16 = std::env::args().nth(1).and_then(|text| text.parse().ok()).expect("PORT");
+    let how = std::env::args().nth(1).unwrap_or_default();
+    let port: u16 = std::env::args().nth(2).and_then(|text| text.parse().ok()).expect("tokio|uring PORT");
     let policy = DeflateConfig {
         server_no_context_takeover: true,
         client_no_context_takeover: true,
@@ -68,12 +68,30 @@ fn main() -> std::io::Result<()> {
         ..DeflateConfig::default()
     };
     sockudo_ws::init_clock();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
-        loop {
-            let (stream, _) = listener.accept().await?;
-            tokio::spawn(echo(stream, policy.clone()));
+    match &*how {
+        "tokio" => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(on_tokio(port, policy))
         }
-    })
+        "uring" => tokio_uring::start(on_uring(port, policy)),
+        _ => panic!("tokio or uring"),
+    }
+}
+
+async fn on_tokio(port: u16, policy: DeflateConfig) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(serve(stream, policy.clone()));
+    }
+}
+
+async fn on_uring(port: u16, policy: DeflateConfig) -> std::io::Result<()> {
+    let listener = tokio_uring::net::TcpListener::bind(([127, 0, 0, 1], port).into())?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio_uring::spawn(serve(UringStream::new(stream), policy.clone()));
+    }
 }

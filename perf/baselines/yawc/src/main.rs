@@ -1,4 +1,4 @@
-//! yawc as an echo server that compresses, one thread, tuned as its documentation says: one pool of
+//! yawc as an echo server that compresses if asked to, one thread, tuned as its documentation says: one pool of
 //! compressors for all connections, batches of at most 32 messages that are ready, then a flush, a
 //! read buffer of 128 KiB and a write boundary of 64 KiB. Text is validated, as RFC 6455 §8.1 wants.
 //!
@@ -84,6 +84,7 @@ fn main() -> std::io::Result<()> {
         .with_deflate_pool(DeflatePool::new(64))
         .with_read_buffer_capacity(128 << 10)
         .with_backpressure_boundary(64 << 10)
+        .with_max_payload_read(16 << 20)
         .with_utf8();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
