@@ -427,6 +427,22 @@ fn a_signal_drains_with_1001_and_exits_0() {
 }
 
 #[test]
+fn it_polls_while_there_is_traffic_if_it_may() {
+    for driver in drivers() {
+        for (option, polls) in [("--busy-poll-us=1000000", true), ("--busy-poll-us=0", false)] {
+            let server = Server::start(driver, &[option]);
+            let mut peer = server.connect();
+            for _ in 0..20 {
+                ask(&mut peer, "GET", "/healthz");
+            }
+            let (_, metrics) = ask(&mut peer, "GET", "/metrics");
+            let met = |line: &str| line.starts_with("ringwire_busy_polls_met_total") && !line.ends_with(" 0");
+            assert_eq!(metrics.lines().any(met), polls, "{driver} {option}");
+        }
+    }
+}
+
+#[test]
 fn a_drain_is_bounded() {
     for driver in drivers() {
         let server = Server::start(driver, &["--drain-ms", "300"]);

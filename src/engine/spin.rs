@@ -119,7 +119,8 @@ impl Spin {
     }
 }
 
-/// A driver's turn that waits up to `wait`, polling first where that is to be. Refreshes the clock.
+/// A driver's turn that waits up to `wait`, or polls where that is to be and ends without an event when
+/// it was in vain, so that the counters can be shown before the shard sleeps. Refreshes the clock.
 /// Returns the turn's first event; the others are the driver's to tell.
 ///
 /// # Errors
@@ -130,18 +131,19 @@ pub fn turn<D: Driver>(
     clock: &mut Clock,
     wait: Option<Duration>,
 ) -> io::Result<Option<Event<D::Socket>>> {
-    let began = clock.now();
-    let due = wait.map_or(Duration::MAX, |wait| began.saturating_add(wait));
-    if let Some(spin) = spin.filter(|_| due > began) {
-        if began < spin.poll_until() {
+    let now = clock.now();
+    if let Some(spin) = spin.filter(|_| wait != Some(Duration::ZERO)) {
+        if now < spin.poll_until() {
+            let due = wait.map_or(Duration::MAX, |wait| now.saturating_add(wait));
             let event = poll(spin, driver, clock, due.min(spin.poll_until()))?;
-            if event.is_some() || clock.now() >= due {
-                return Ok(event);
+            if event.is_none() && clock.now() >= spin.poll_until() {
+                spin.gave_up();
             }
+            return Ok(event);
         }
         spin.gave_up();
     }
-    driver.turn(wait.map(|_| due - clock.now()))?;
+    driver.turn(wait)?;
     clock.refresh();
     Ok(driver.next_event())
 }

@@ -28,6 +28,7 @@ mod attacks;
 mod backpressure;
 mod broadcast;
 mod broadcast_soak;
+mod busy_poll;
 mod callbacks;
 mod closing;
 mod deadlines;

@@ -4,7 +4,7 @@ use crate::peer::Peer;
 use crate::service::{Ask, Notes, Service};
 use ringwire::sim::{Faults, SimListener, Simulation};
 use ringwire::{
-    ConnId, Deadlines, DriverChoice, Limits, ListenAddr, OriginPolicy, Remote, Server, ServerError,
+    BusyPoll, ConnId, Deadlines, DriverChoice, Limits, ListenAddr, OriginPolicy, Remote, Server, ServerError,
     ServerHandle,
 };
 use std::cell::RefCell;
@@ -43,6 +43,8 @@ pub struct Setup {
     pub origin: OriginPolicy,
     /// One in the simulation, whatever this says.
     pub shards: usize,
+    /// Not of the simulation, whose clock does not move by itself.
+    pub busy_poll: BusyPoll,
     /// Of the simulation.
     pub faults: Faults,
     pub seed: u64,
@@ -55,6 +57,7 @@ impl Default for Setup {
             deadlines: Deadlines::default(),
             origin: OriginPolicy::default(),
             shards: 1,
+            busy_poll: BusyPoll { window_us: 0, ..BusyPoll::default() },
             faults: Faults::calm(),
             seed: 1,
         }
@@ -101,6 +104,7 @@ impl Stage {
             .limits(setup.limits)
             .deadlines(setup.deadlines)
             .origin(setup.origin)
+            .busy_poll(setup.busy_poll)
             .bind()
             .unwrap_or_else(|error| panic!("{error}\n(RINGWIRE_SKIP_URING=1 skips the io_uring tests)"));
         let ListenAddr::Tcp(addr) = server.local_addrs()[0] else { unreachable!() };
