@@ -24,7 +24,7 @@ svg text { font: 12px system-ui, sans-serif; fill: var(--ink) } svg .value, svg 
 .whisker { stroke: var(--ink); fill: none; opacity: .55 } .ceiling { stroke: var(--raw); stroke-width: 1.5; stroke-dasharray: 4 3; fill: none }
 svg .ceiling-label { fill: var(--raw); font-size: 10px } .grid { stroke: var(--line); fill: none } .curve { fill: none; stroke-width: 1.8 }
 table { border-collapse: collapse; width: 100%; font-size: 13px } th, td { text-align: right; padding: .2rem .5rem; border-bottom: 1px solid var(--line) }
-th:first-child, td:first-child, td.text { text-align: left } .held { color: var(--good) } .not { color: var(--bad) } .scroll { overflow-x: auto }
+td { white-space: nowrap } td.text { white-space: normal } th:first-child, td:first-child, td.text, th:nth-child(2):nth-last-child(4) { text-align: left } .held { color: var(--good) } .not { color: var(--bad) } .scroll { overflow-x: auto }
 .key span { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 1em }
 """
 
