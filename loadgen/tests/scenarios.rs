@@ -255,6 +255,23 @@ fn cjk_text_goes_out_and_comes_back() {
 }
 
 #[test]
+fn workers_that_poll_hear_all_and_end() {
+    let server = serve(Conduct::Honest);
+    for more in ["", "--driver epoll"] {
+        for scenario in ["echo URL -n 3", "rate URL -n 3 --rate 200 --max-send-lag 10s"] {
+            let line = format!("{scenario} --busy-poll-us 100000 --duration 300ms --warmup 100ms {more}");
+            let (code, text, report) = run(&line, server.port);
+            assert_eq!(code, 0, "{text}");
+            let load = &report["loads"][0];
+            assert!(
+                load["echo"]["messages"].as_u64().or(load["rate"]["messages"].as_u64()) > Some(20),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_gap_or_a_double_in_a_broadcast_fails_the_run() {
     let line = "broadcast URL -n 7 --rate 100 --duration 1s --warmup 0s --max-send-lag 10s";
     let (code, text, report) = run(line, serve(Conduct::BroadcastWithGap).port);
