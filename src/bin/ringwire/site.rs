@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use ringwire::http::Response;
 use ringwire::{
-    CloseCode, Conn, Handler, Message, Prepared, Remote, RemoteError, Request, SendResult, Server, Upgrade,
-    doctor, simd,
+    CloseCode, Conn, Handler, Message, Prepared, Remote, RemoteError, Reply, Request, SendResult, Server,
+    Upgrade, doctor, simd,
 };
 
 const PAGE: &str = include_str!("page.html");
@@ -83,7 +83,7 @@ impl Handler for Site {
         }
     }
 
-    fn http(&mut self, request: &Request<'_>) -> Response {
+    fn http(&mut self, request: &Request<'_>) -> Reply<Endpoint> {
         let serve = match request.path() {
             "/" => |_: &Self| page(),
             "/echo" | "/broadcast" => |_: &Self| Response::upgrade_required(),
@@ -94,12 +94,13 @@ impl Handler for Site {
             },
             "/metrics" => Self::metrics,
             _ => {
-                return Response::text(404, "Here are /, /echo, /broadcast, /healthz, /info and /metrics.\n");
+                let here = "Here are /, /echo, /broadcast, /healthz, /info and /metrics.\n";
+                return Response::text(404, here).into();
             }
         };
         match request.method() {
-            "GET" | "HEAD" => serve(self),
-            _ => Response::text(405, "Use GET or HEAD.\n").header("Allow", "GET, HEAD"),
+            "GET" | "HEAD" => serve(self).into(),
+            _ => Response::text(405, "Use GET or HEAD.\n").header("Allow", "GET, HEAD").into(),
         }
     }
 }
