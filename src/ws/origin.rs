@@ -24,9 +24,8 @@ pub(super) fn check(origin: Option<&[u8]>, host: &str, policy: &OriginPolicy) ->
 
 /// Whether the request's `Origin`, if it has one, is that of a page from the host that was asked.
 pub(crate) fn is_same_origin(head: &Head<'_>) -> bool {
-    let Some(origin) = head.header_bytes("origin") else { return true };
     let host = head.authority().unwrap_or_default();
-    check(Some(origin), host, &OriginPolicy::SameOrigin).is_ok()
+    head.single("origin").is_ok_and(|origin| check(origin, host, &OriginPolicy::SameOrigin).is_ok())
 }
 
 /// Whether two serialized origins are one (RFC 6454 §5), default ports filled in.
