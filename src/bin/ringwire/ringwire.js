@@ -30,8 +30,9 @@
 //   close()          ends it for good.
 //   state            "connecting", "open", "waiting" or "closed"
 //   transport        "websocket", "events" or null
-//   events           "state", detail { state, transport, retryMs }; "gap", detail { topic, id }: messages up to that id
-//                    are missing; "refused", detail { error, topic }
+//   events           "state", detail { state, transport, retryMs }; "subscribed", detail { topic, id }: what is sent after
+//                    that id comes; "gap", detail { topic, id }: messages up to that id are missing; "refused", detail
+//                    { error, topic }
 const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 30000;
 const STABLE_MS = 5000; // open for so long, a connection's loss starts the backoff anew
@@ -140,7 +141,7 @@ class Ring extends EventTarget {
       const known = this.#topics.get(message.subscribed);
       // What was missed is still to come, unless this is the begin.
       if (known) known.last ??= message.id;
-      return;
+      return this.#tell("subscribed", { topic: message.subscribed, id: message.id });
     }
     if (message.error !== undefined) {
       return this.#tell("refused", { error: message.error, topic: message.subscribe });
@@ -185,6 +186,7 @@ class SocketLink {
     };
     socket.onmessage = (event) => this.#receive(JSON.parse(event.data));
     socket.onclose = () => this.#told.lost();
+    socket.onerror = () => {}; // onclose follows, and nothing else is told of it
     this.#await(ANSWER_MS);
   }
 
@@ -192,8 +194,6 @@ class SocketLink {
     clearTimeout(this.#timer);
     const socket = this.#socket;
     socket.onopen = socket.onmessage = socket.onclose = null;
-    // A WebSocket that is given up while it connects reports an error that is of no interest.
-    socket.onerror = () => {};
     socket.close();
     for (const { reject } of this.#published.splice(0)) {
       reject(new Error("the connection was lost: whether it was published is not known"));
