@@ -69,8 +69,6 @@ pub struct Uring {
     deferred: VecDeque<Event<UringSocket>>,
     /// How many of `deferred` belong to this turn.
     replay: usize,
-    /// Completions that belong to this turn.
-    ready: usize,
     outcomes: VecDeque<Event<UringSocket>>,
     /// An end was asked for that may wait for an unreported send: the next turn does not sleep.
     hurries: bool,
@@ -111,7 +109,6 @@ impl Uring {
             starved: VecDeque::new(),
             deferred: VecDeque::new(),
             replay: 0,
-            ready: 0,
             outcomes: VecDeque::new(),
             hurries: false,
             share_unit_bytes: (config.max_receive_bytes_per_turn / u32::from(SHARE_UNITS)).max(1),
@@ -335,6 +332,15 @@ impl Uring {
         None
     }
 
+    fn reap(&mut self) {
+        let ports = &self.ports;
+        self.ring.reap(|tag| {
+            let (kind, token) = unpack(tag);
+            let port = ports.get(token.slot as usize).filter(|port| port.generation == token.generation)?;
+            (kind == SEND).then_some(port.send)
+        });
+    }
+
     fn start_send(&mut self, token: Token, buf: SendBuf, push: fn(&mut Ring, Target, u32, u64)) {
         debug_assert!(!buf.as_slice().is_empty(), "nothing to send");
         if self.live(token).is_none() {
@@ -469,7 +475,7 @@ impl Driver for Uring {
             std::mem::take(&mut self.hurries) || hungry || self.replay > 0 || !self.outcomes.is_empty();
         self.stats.waits += 1;
         self.ring.enter(if pending { Some(Duration::ZERO) } else { wait })?;
-        self.ready = self.ring.completions();
+        self.reap();
         self.stats.completion_overflows += u64::from(self.ring.overflowed());
         Ok(())
     }
@@ -487,23 +493,21 @@ impl Driver for Uring {
                 return Some(event);
             }
         }
-        while self.ready > 0 {
-            if let Some(outcome) = self.outcomes.pop_front() {
-                return Some(outcome);
-            }
-            self.ready -= 1;
-            let completion = self.ring.pop()?;
-            if let Some(event) = self.completed(completion) {
-                return Some(event);
-            }
-        }
-        // Those that failed have been told above.
+        // First, so that what is received is answered to a connection that sends nothing.
         while let Some((tag, bytes)) = self.ring.pop_unreported() {
             if let Some(event) = self.send_completed(unpack(tag).1, bytes) {
                 return Some(event);
             }
         }
-        self.outcomes.pop_front()
+        loop {
+            if let Some(outcome) = self.outcomes.pop_front() {
+                return Some(outcome);
+            }
+            let completion = self.ring.pop()?;
+            if let Some(event) = self.completed(completion) {
+                return Some(event);
+            }
+        }
     }
 
     fn bytes(&mut self, lease: &Lease) -> &mut [u8] {

@@ -141,6 +141,8 @@ struct Lent {
 pub(super) struct Ring {
     ring: ManuallyDrop<IoUring>,
     lent: ManuallyDrop<Lent>,
+    /// Reaped and not popped, in order.
+    reaped: VecDeque<Completion>,
     /// Did not fit into the submission queue, in order.
     backlog: VecDeque<Entry>,
     /// The ring's descriptor, or its index among the thread's registered rings.
@@ -194,6 +196,7 @@ impl Ring {
             enter_flags: 0,
             ring: ManuallyDrop::new(ring),
             lent: ManuallyDrop::new(lent),
+            reaped: VecDeque::new(),
             backlog: VecDeque::new(),
             in_flight: 0,
             pushed: 0,
@@ -331,11 +334,25 @@ impl Ring {
         self.ring.submission().cq_overflow()
     }
 
-    /// Takes the next completion.
+    /// Takes all completions out of the kernel's queue, for [`Self::pop`]. `send_of` tells the key of the send
+    /// that a tag belongs to, if it belongs to one.
+    pub(super) fn reap(&mut self, send_of: impl Fn(u64) -> Option<u32>) {
+        let looks = !self.unreported.is_empty();
+        for entry in self.ring.completion() {
+            let (tag, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+            self.reaped.push_back(Completion { tag, result, flags });
+            if looks && let Some(sending) = send_of(tag).and_then(|key| self.lent.sends.get_mut(key as usize))
+            {
+                // One that was to be unreported has failed.
+                sending.unreported = 0;
+            }
+        }
+    }
+
+    /// Takes the next completion of those reaped.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Completion> {
-        let entry = self.ring.completion().next()?;
-        let completion = Completion { tag: entry.user_data(), result: entry.result(), flags: entry.flags() };
+        let completion = self.reaped.pop_front()?;
         self.in_flight -= u64::from(completion.is_last());
         Some(completion)
     }
@@ -449,7 +466,7 @@ impl Ring {
     }
 
     /// The next send that was pushed by [`Self::push_send_unreported`] and has succeeded: its tag, and
-    /// bytes taken. To be asked when all completions of a turn have been popped.
+    /// bytes taken. To be asked after [`Self::reap`].
     pub(super) fn pop_unreported(&mut self) -> Option<(u64, i32)> {
         while let Some(first) = self.unreported.front().filter(|first| first.place <= self.taken) {
             let Unreported { place, key, tag } = *first;
@@ -463,11 +480,10 @@ impl Ring {
         None
     }
 
-    /// The send's completion was reaped with `len` bytes taken: true if none are left.
+    /// The send's completion was popped with `len` bytes taken: true if none are left.
     pub(super) fn send_completed(&mut self, key: u32, len: usize) -> bool {
         let sending = &mut self.lent.sends[key as usize];
         sending.in_flight = false;
-        sending.unreported = 0;
         sending.sent += len;
         sending.sent >= sending.buf.as_slice().len()
     }
@@ -549,6 +565,7 @@ impl Ring {
         let mut idle_rounds = 0;
         while self.in_flight > 0 {
             let before = self.in_flight;
+            self.reap(|_| None);
             while let Some(completion) = self.pop() {
                 self.unreported.retain(|unreported| unreported.tag != completion.tag);
                 let (kind, at) = crate::driver::tag::unpack(completion.tag);
