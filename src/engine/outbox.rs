@@ -77,10 +77,15 @@ impl<D: Driver, H: Handler> Core<D, H> {
             Phase::Finishing if slot.flags.has(Flags::EOF) => {
                 return self.abort(token, CloseReason::Disconnected);
             }
+            // The server ends the transport first (RFC 6455 §7.1.1), and need not wait for the peer: what
+            // would be answered with a reset, which could overtake our last bytes, will not come.
+            Phase::Finishing if slot.session.role() == Role::Server && slot.session.is_closed_by_both() => {
+                return self.abort(token, CloseReason::Local);
+            }
             Phase::Finishing => {
                 slot.phase = Phase::Lingering;
                 slot.since = self.common.tick;
-                // The server ends the transport first (RFC 6455 §7.1.1); a client waits for it.
+                // A client waits for the server to end the transport.
                 if slot.session.role() == Role::Server {
                     self.driver.shutdown(token);
                 }

@@ -157,6 +157,8 @@ const LAST_FRAME: u32 = 1 << 7;
 const DEFLATED: u32 = 1 << 8;
 /// The ends agreed upon permessage-deflate, with the parameters in eight bits from `PARAMS_SHIFT`.
 const DEFLATE_AGREED: u32 = 1 << 9;
+/// The input ended with a Close frame.
+const CLOSE_TAKEN: u32 = 1 << 10;
 const PARAMS_SHIFT: u32 = 16;
 /// What was settled by the handshake and does not change.
 const SETTLED: u32 = CLIENT | DEFLATE_AGREED | 0xff << PARAMS_SHIFT;
@@ -208,6 +210,14 @@ impl Session {
             (false, true) => State::CloseReceived,
             (true, true) => State::Closed,
         }
+    }
+
+    /// Whether both Close frames have passed: the peer has promised to send no more (§5.5.1), and
+    /// waits for the server to end the transport (§7.1.1).
+    #[inline]
+    pub const fn is_closed_by_both(&self) -> bool {
+        const BOTH: u32 = CLOSE_SENT | CLOSE_TAKEN;
+        self.bits & BOTH == BOTH
     }
 
     /// Whether a message has begun and has not yet come to its end: an assembly deadline runs.
@@ -524,7 +534,7 @@ impl Session {
             }
         };
         *at = input.len();
-        self.bits |= INPUT_ENDED;
+        self.bits |= INPUT_ENDED | CLOSE_TAKEN;
         let reason = if code.is_some() { payload.start + 2..payload.end } else { payload };
         Ok(Item::Close { code, reason })
     }
