@@ -212,6 +212,12 @@ impl Session {
         }
     }
 
+    /// Whether messages are sent as they are, unmasked: a server's, uncompressed, before any Close frame.
+    #[inline]
+    pub const fn sends_plainly(&self) -> bool {
+        !self.has(CLIENT | CLOSE_SENT | INPUT_ENDED | DEFLATE_AGREED)
+    }
+
     /// Whether both Close frames have passed: the peer has promised to send no more (§5.5.1), and
     /// waits for the server to end the transport (§7.1.1).
     #[inline]
@@ -268,10 +274,11 @@ impl Session {
         at: &mut usize,
         limits: &DecodeLimits,
     ) -> Result<Option<Item>, Violation> {
-        // Whole messages from a client with the short length form, between messages: the traffic
-        // that is bound by time per frame.
+        // Whole messages with the short length form, between messages: the traffic that is bound by
+        // time per frame.
         const HEADER: usize = 6;
-        if self.bits & !(CLOSE_SENT | SETTLED & !CLIENT) == 0
+        let unsettled = self.bits & !(CLOSE_SENT | SETTLED & !CLIENT);
+        if unsettled == 0
             && let Some(&[b0, b1, m0, m1, m2, m3]) = input.get(*at..).and_then(<[u8]>::first_chunk)
         {
             let payload_len = usize::from(b1 ^ MASKED); // 128 and more if not masked
@@ -287,6 +294,17 @@ impl Session {
                     return Ok(Some(Item::Message { kind, payload }));
                 }
                 return Err(self.end_input(Violation::InvalidUtf8, input, at));
+            }
+        }
+        if unsettled == CLIENT
+            && let Some(&[0x82, payload_len]) = input.get(*at..).and_then(<[u8]>::first_chunk)
+            && usize::from(payload_len) <= MAX_CONTROL_PAYLOAD
+            && limits.admit(payload_len.into())
+        {
+            let payload = *at + 2..*at + 2 + usize::from(payload_len);
+            if payload.end <= input.len() {
+                *at = payload.end;
+                return Ok(Some(Item::Message { kind: Kind::Binary, payload }));
             }
         }
         if *at == input.len() {
