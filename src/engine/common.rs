@@ -53,6 +53,8 @@ pub struct Work {
     pub assembly: Assembly,
     /// A compressed message that is not whole yet.
     pub inflating: Option<Box<Job>>,
+    /// The 101 response to a handshake on which the decision is out.
+    pub acceptance: Vec<u8>,
     /// Pongs queued since the last flush.
     pub pongs: u8,
     /// The client role's handshake under way.
@@ -111,6 +113,8 @@ pub struct Common {
     pub entropy: Entropy,
     /// This turn's tick, modulo 2^32.
     pub tick: u32,
+    /// The number of the last request, modulo 2^32: tickets carry it.
+    pub last_request: u32,
     /// No new work: the server is going away.
     pub draining: bool,
     /// The handler asked for the end.
@@ -161,6 +165,7 @@ impl Common {
         let idle = work.queued() == 0
             && (ended || work.carry.is_empty())
             && work.handshake.is_none()
+            && work.acceptance.is_empty()
             && (!is_heard || work.inflating.is_none())
             && (!is_heard || slot.flags.has(Flags::STREAM) || !slot.session.is_inside_message());
         if idle {
@@ -178,6 +183,7 @@ impl Common {
         self.outbox_bytes -= work.queued();
         work.queue.dismantle(&mut self.pool);
         self.pool.give(work.carry);
+        self.pool.give(work.acceptance);
         work.assembly.dismantle(&mut self.pool);
         if let Some(inflater) = work.inflating.and_then(|job| job.into_inflater()) {
             self.deflate.take_back(token.slot, slot.session.peer_keeps_window(), inflater);
@@ -220,7 +226,7 @@ impl Common {
     }
 
     /// Appends a frame that goes to others as well.
-    fn share(&mut self, slot: &mut Slot, token: Token, frame: &Bytes) {
+    pub(super) fn share(&mut self, slot: &mut Slot, token: Token, frame: &Bytes) {
         self.work(slot);
         self.works[slot.work as usize].queue.share(&mut self.pool, frame);
         self.outbox_bytes += frame.len();
@@ -234,7 +240,7 @@ impl Common {
             return SendResult::Sent;
         }
         if slot.session.deflate().is_some() && payload.len() >= self.deflate.min_bytes() {
-            return self.send_as(slot, token, payload, |common, slot, token, mask| {
+            return self.send_as(slot, token, kind, payload, |common, slot, token, mask| {
                 common.append_deflated(slot, token, kind, payload, mask);
             });
         }
@@ -262,7 +268,7 @@ impl Common {
     /// Sends one message as it is.
     #[inline]
     pub fn send_plain(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
-        self.send_as(slot, token, payload, |common, slot, token, mask| {
+        self.send_as(slot, token, kind, payload, |common, slot, token, mask| {
             if payload.len() >= HAND_OVER_BYTES
                 && mask.is_none()
                 && common.promise(slot, token, kind, payload)
@@ -305,7 +311,7 @@ impl Common {
             return self.send(slot, token, kind, payload);
         }
         let deflate = slot.session.deflate().filter(|_| payload.len() >= self.deflate.min_bytes());
-        self.send_as(slot, token, payload, |common, slot, token, mask| {
+        self.send_as(slot, token, kind, payload, |common, slot, token, mask| {
             let role = slot.session.role();
             let Self { deflate: contexts, stats, entropy, .. } = common;
             let deflated = deflate.and_then(|params| contexts.compress(token.slot, params, role, payload));
@@ -324,13 +330,16 @@ impl Common {
 
     /// Sends one message that may go to others as well.
     pub fn send_prepared(&mut self, slot: &mut Slot, token: Token, prepared: &Prepared) -> SendResult {
+        if slot.phase != Phase::Open {
+            return self.send_prepared_to_stream(slot, token, prepared);
+        }
         let (kind, payload) = prepared.parts();
         let role = slot.session.role();
         let deflate = slot.session.deflate().filter(|_| payload.len() >= self.deflate.min_bytes());
         if role == Role::Client || deflate.is_some_and(|params| params.outgoing(role).takeover) {
             return self.send(slot, token, kind, payload);
         }
-        self.send_as(slot, token, payload, |common, slot, token, _| {
+        self.send_as(slot, token, kind, payload, |common, slot, token, _| {
             let frame = match deflate {
                 None => prepared.plain(),
                 Some(params) => prepared.deflated(params.outgoing(role).bits, |payload| {
@@ -352,11 +361,12 @@ impl Common {
         &mut self,
         slot: &mut Slot,
         token: Token,
+        kind: Kind,
         payload: &[u8],
         append: impl FnOnce(&mut Self, &mut Slot, Token, Option<[u8; 4]>),
     ) -> SendResult {
         if slot.phase != Phase::Open || slot.session.state() != State::Open {
-            return SendResult::Closed;
+            return self.send_to_stream(slot, token, kind, payload);
         }
         let frame = ws::header_len(payload.len(), slot.session.role() == Role::Client) + payload.len();
         let queued = self.queued(slot);
@@ -415,7 +425,7 @@ impl Common {
     /// Sends a ping of at most 125 bytes.
     pub fn ping(&mut self, slot: &mut Slot, token: Token, payload: &[u8]) -> SendResult {
         if slot.phase != Phase::Open || slot.session.state() != State::Open {
-            return SendResult::Closed;
+            return self.comment(slot, token);
         }
         if !self.control_room(slot) {
             return SendResult::Dropped;
@@ -437,8 +447,11 @@ impl Common {
         true
     }
 
-    /// Begins or answers the closing handshake. Does nothing if our Close frame was sent before.
+    /// Begins or answers the closing handshake, or ends a response that goes on. Does nothing if our Close frame was sent before.
     pub fn close(&mut self, slot: &mut Slot, token: Token, code: Option<CloseCode>, reason: &str) {
+        if slot.phase == Phase::Stream {
+            return self.end_stream(slot, token);
+        }
         if slot.phase != Phase::Open || matches!(slot.session.state(), State::CloseSent | State::Closed) {
             return;
         }

@@ -10,6 +10,7 @@ pub mod broadcast;
 pub mod clock;
 pub mod common;
 mod deadlines;
+pub mod deferred;
 pub mod deflate;
 pub mod entropy;
 pub mod heartbeat;
@@ -25,17 +26,19 @@ mod requests;
 pub mod slot;
 pub mod spin;
 pub mod stats;
+pub mod stream;
 pub mod table;
 pub mod wheel;
 
 use crate::config::{BusyPoll, Compression, Deadlines, Limits, OriginPolicy};
 use crate::driver::{Driver, Event, PeerAddr, Token};
-use crate::handler::{CloseReason, ConnId, Handler, Shard};
+use crate::handler::{CloseReason, ConnId, Handler, Shard, Ticket};
 use crate::ws::{CloseCode, Kind, Prepared, Role, Session};
 use broadcast::{Broadcast, Broadcasts};
 use bytes::Bytes;
 use clock::Clock;
 use common::Common;
+use deferred::Answer;
 use deflate::Contexts;
 use entropy::Entropy;
 use heartbeat::Heartbeat;
@@ -83,6 +86,13 @@ pub enum Command {
     },
     /// Offer a message to every connection.
     Broadcast(Broadcast),
+    /// Answer a request that waits.
+    Answer {
+        /// Which one.
+        ticket: Ticket,
+        /// How.
+        answer: Box<Answer>,
+    },
     /// Begin the closing handshake.
     Close {
         /// Of whom.
@@ -181,6 +191,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             peers: PeerTable::default(),
             entropy: Entropy::default(),
             tick: clock.tick() as u32,
+            last_request: 0,
             draining: false,
             stop_asked: false,
             outbox_bytes: 0,
@@ -393,6 +404,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                     common.send_prepared(slot, token, &prepared);
                 }),
                 Command::Broadcast(broadcast) => self.broadcasts.push(broadcast),
+                Command::Answer { ticket, answer } => self.on_answer(ticket, *answer),
                 Command::Close { id, code, reason } => self.with_conn(id, |common, slot, token| {
                     common.close(slot, token, Some(code), &reason);
                 }),
@@ -405,7 +417,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     fn with_conn(&mut self, id: ConnId, act: impl FnOnce(&mut Common, &mut Slot, Token)) {
         let token = id.token();
         match self.table.get(token) {
-            Some((slot, _)) if slot.phase == Phase::Open => {
+            Some((slot, _)) if slot.phase.is_open() => {
                 act(&mut self.common, slot, token);
             }
             _ => self.common.stats.commands_stale.add(1),
@@ -425,7 +437,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
         match party.slot.phase {
             Phase::Closing => return,
             Phase::Connecting => return self.fail_connect(token, ConnectError::Disconnected),
-            _ => party.slot.phase = Phase::Closing,
+            _ => {
+                party.abandon();
+                party.slot.phase = Phase::Closing;
+            }
         }
         party.tell_close(reason);
         self.driver.close(token);
@@ -448,7 +463,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
         for token in tokens {
             let Some((slot, _)) = self.table.get(token) else { continue };
             match slot.phase {
-                Phase::Open => {
+                Phase::Deferred => self.dismiss_waiting(token),
+                Phase::Open | Phase::Stream => {
                     let code = Some(CloseCode::GOING_AWAY);
                     self.common.close(slot, token, code, "the server is going away");
                     self.arm_for_state(token);
