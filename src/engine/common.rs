@@ -27,6 +27,8 @@ pub const MAX_PONGS_PER_TURN: u8 = 16;
 pub const CONTROL_HEADROOM_BYTES: usize = 4 << 10;
 /// From this size on an assembled message that is sent as it is changes hands; a shorter one is copied.
 const HAND_OVER_BYTES: usize = 1 << 10;
+/// A message of up to so many bytes has the short form of length in its frame (RFC 6455 §5.2).
+const SHORT_BYTES: usize = 125;
 /// Works kept allocated after a busy time; beyond it the table is freed when it empties.
 const MAX_IDLE_WORKS: usize = 4_096;
 
@@ -234,12 +236,33 @@ impl Common {
     /// Sends one message, compressed if the connection compresses and the message is worth it.
     #[inline]
     pub fn send(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
+        if self.send_behind(slot, kind, payload) {
+            return SendResult::Sent;
+        }
         if slot.session.deflate().is_some() && payload.len() >= self.deflate.min_bytes() {
             return self.send_as(slot, token, kind, payload, |common, slot, token, mask| {
                 common.append_deflated(slot, token, kind, payload, mask);
             });
         }
         self.send_plain(slot, token, kind, payload)
+    }
+
+    /// The traffic that is bound by time per message, and what [`Self::send_as`] would find out about it
+    /// again: a short message behind others that leave in this turn.
+    #[inline]
+    fn send_behind(&mut self, slot: &Slot, kind: Kind, payload: &[u8]) -> bool {
+        if payload.len() > SHORT_BYTES || slot.phase != Phase::Open || !slot.session.sends_plainly() {
+            return false;
+        }
+        let Some(work) = self.works.get_mut(slot.work as usize).filter(|work| work.in_flight == 0) else {
+            return false;
+        };
+        let room = self.limits.max_outbox_bytes as usize;
+        let Some(bytes) = work.queue.append_behind(room, kind, payload) else { return false };
+        self.outbox_bytes += bytes;
+        self.stats.messages_sent.add(1);
+        self.stats.message_bytes_sent.add(payload.len() as u64);
+        true
     }
 
     /// Sends one message as it is.

@@ -11,6 +11,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// Gives every dirty connection's bytes to the driver.
     pub(super) fn flush(&mut self) {
         self.watch_stalled_sends();
+        let pause_receive_bytes = self.common.limits.pause_receive_bytes as usize;
         let mut dirty = std::mem::take(&mut self.common.dirty);
         for token in dirty.drain(..) {
             let Some((slot, _)) = self.table.get(token) else { continue };
@@ -24,7 +25,19 @@ impl<D: Driver, H: Handler> Core<D, H> {
                         work.pongs = 0;
                         work.write_since = tick;
                         self.sent.push(token);
-                        self.driver.send(token, buf);
+                        // Nothing follows its end: no more bytes, no callback, no resumed receiving.
+                        let unawaited = work.queue.bytes() == 0
+                            && work.in_flight < pause_receive_bytes
+                            && !slot.flags.has(Flags::WANTS_DRAIN)
+                            && !slot.flags.has(Flags::PAUSED)
+                            && phase == Phase::Open
+                            && slot.session.state() == State::Open;
+                        if unawaited {
+                            self.driver.send_unawaited(token, buf);
+                        } else {
+                            self.driver.send(token, buf);
+                        }
+                        self.unawaited |= unawaited;
                     }
                     None => self.all_sent(token),
                 },
@@ -64,10 +77,15 @@ impl<D: Driver, H: Handler> Core<D, H> {
             Phase::Finishing if slot.flags.has(Flags::EOF) => {
                 return self.abort(token, CloseReason::Disconnected);
             }
+            // The server ends the transport first (RFC 6455 §7.1.1), and need not wait for the peer: what
+            // would be answered with a reset, which could overtake our last bytes, will not come.
+            Phase::Finishing if slot.session.role() == Role::Server && slot.session.is_closed_by_both() => {
+                return self.abort(token, CloseReason::Local);
+            }
             Phase::Finishing => {
                 slot.phase = Phase::Lingering;
                 slot.since = self.common.tick;
-                // The server ends the transport first (RFC 6455 §7.1.1); a client waits for it.
+                // A client waits for the server to end the transport.
                 if slot.session.role() == Role::Server {
                     self.driver.shutdown(token);
                 }
