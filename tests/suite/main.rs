@@ -36,6 +36,7 @@ mod deferred;
 mod exhaustion;
 mod handshake;
 mod http;
+mod http_soak;
 mod large;
 mod messages;
 mod outbound;
