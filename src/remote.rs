@@ -3,7 +3,8 @@
 use crate::engine::Command;
 use crate::engine::broadcast::Broadcast;
 use crate::engine::mailbox::{Mailbox, PostError};
-use crate::engine::stats::{Stats, write_prometheus};
+use crate::engine::prometheus::write_prometheus;
+use crate::engine::stats::Stats;
 use crate::handler::ConnId;
 use crate::ws::{CloseCode, Kind, Prepared};
 use bytes::Bytes;

@@ -51,6 +51,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
             self.audit_use(token, slot)?;
             self.audit_timer(token, slot)?;
         }
+        let counted = common.stats.connections();
+        demand!(counted == table.len() as u64, "{} connections, counted {counted}", table.len());
         demand!(works.len() == common.works.len(), "{} works are nobody's", common.works.len() - works.len());
         demand!(armed == self.wheel.armed(), "{armed} timers, the wheel counts {}", self.wheel.armed());
         let queued: usize = common.works.iter().map(|(_, work)| work.queued()).sum();

@@ -4,6 +4,7 @@
 //! the turn hands every dirty connection's bytes to the driver at once.
 
 use super::assembly::{Assembly, Lent};
+use super::clock::Stopwatch;
 use super::deflate::Contexts;
 use super::entropy::Entropy;
 use super::heartbeat::Heartbeat;
@@ -20,6 +21,7 @@ use crate::ws::{self, CloseCode, DecodeLimits, Kind, Prepared, Role, State};
 use bytes::Bytes;
 use slab::Slab;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Pings of one turn that are answered one by one; of those beyond, the last is (RFC 6455 §5.5.3).
 pub const MAX_PONGS_PER_TURN: u8 = 16;
@@ -109,6 +111,10 @@ pub struct Common {
     pub entropy: Entropy,
     /// This turn's tick, modulo 2^32.
     pub tick: u32,
+    /// Microseconds of this turn's clock, modulo 2^32.
+    pub now_us: u32,
+    /// Measures the handler, in some turns.
+    pub stopwatch: Stopwatch,
     /// No new work: the server is going away.
     pub draining: bool,
     /// The handler asked for the end.
@@ -120,6 +126,13 @@ pub struct Common {
 }
 
 impl Common {
+    /// Moves a connection to another phase: the only way, as the census counts them.
+    pub fn enter(&self, slot: &mut Slot, phase: Phase) {
+        self.stats.count_out(slot);
+        slot.phase = phase;
+        self.stats.count_in(slot);
+    }
+
     /// Decoding limits for a connection.
     #[inline]
     pub fn decode_limits(&self, slot: &Slot) -> DecodeLimits {
@@ -229,7 +242,7 @@ impl Common {
     #[inline]
     pub fn send(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
         if slot.session.deflate().is_some() && payload.len() >= self.deflate.min_bytes() {
-            return self.send_as(slot, token, payload, |common, slot, token, mask| {
+            return self.send_as(slot, token, kind, payload, |common, slot, token, mask| {
                 common.append_deflated(slot, token, kind, payload, mask);
             });
         }
@@ -239,7 +252,7 @@ impl Common {
     /// Sends one message as it is.
     #[inline]
     pub fn send_plain(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
-        self.send_as(slot, token, payload, |common, slot, token, mask| {
+        self.send_as(slot, token, kind, payload, |common, slot, token, mask| {
             if payload.len() >= HAND_OVER_BYTES
                 && mask.is_none()
                 && common.promise(slot, token, kind, payload)
@@ -282,7 +295,7 @@ impl Common {
             return self.send(slot, token, kind, payload);
         }
         let deflate = slot.session.deflate().filter(|_| payload.len() >= self.deflate.min_bytes());
-        self.send_as(slot, token, payload, |common, slot, token, mask| {
+        self.send_as(slot, token, kind, payload, |common, slot, token, mask| {
             let role = slot.session.role();
             let Self { deflate: contexts, stats, entropy, .. } = common;
             let deflated = deflate.and_then(|params| contexts.compress(token.slot, params, role, payload));
@@ -307,7 +320,7 @@ impl Common {
         if role == Role::Client || deflate.is_some_and(|params| params.outgoing(role).takeover) {
             return self.send(slot, token, kind, payload);
         }
-        self.send_as(slot, token, payload, |common, slot, token, _| {
+        self.send_as(slot, token, kind, payload, |common, slot, token, _| {
             let frame = match deflate {
                 None => prepared.plain(),
                 Some(params) => prepared.deflated(params.outgoing(role).bits, |payload| {
@@ -329,6 +342,7 @@ impl Common {
         &mut self,
         slot: &mut Slot,
         token: Token,
+        kind: Kind,
         payload: &[u8],
         append: impl FnOnce(&mut Self, &mut Slot, Token, Option<[u8; 4]>),
     ) -> SendResult {
@@ -349,8 +363,7 @@ impl Common {
             Err(refused) => return refused,
         };
         append(self, slot, token, mask);
-        self.stats.messages_sent.add(1);
-        self.stats.message_bytes_sent.add(payload.len() as u64);
+        self.stats.count_sent(kind, payload.len());
         if self.works[slot.work as usize].in_flight == 0 {
             SendResult::Sent
         } else {
@@ -401,6 +414,34 @@ impl Common {
         let queued = self.queued(slot) > 0;
         self.append(slot, token, 2 + payload.len(), |out| ws::encode_ping(out, payload, mask));
         if queued { SendResult::Queued } else { SendResult::Sent }
+    }
+
+    /// Pings a silent connection. The payload tells when, so that the pong tells how long it took.
+    pub fn ping_idle(&mut self, slot: &mut Slot, token: Token) {
+        slot.since = self.tick;
+        slot.flags.set(Flags::PING_SENT);
+        slot.flags.set(Flags::PONG_AWAITED);
+        self.stats.pings_sent.add(1);
+        let payload = self.now_us.to_be_bytes();
+        self.ping(slot, token, &payload);
+    }
+
+    /// A pong came: if it is the answer to [`ping_idle`](Self::ping_idle), counts how long it took.
+    /// What a peer makes up is its own, but no more than the deadline.
+    pub fn pong_came(&self, slot: &mut Slot, payload: &[u8]) {
+        let Ok(sent_us) = payload.try_into().map(u32::from_be_bytes) else { return };
+        let us = self.now_us.wrapping_sub(sent_us);
+        if us / 1_000 <= self.deadlines.pong_ms && slot.flags.take(Flags::PONG_AWAITED) {
+            self.stats.labelled.pongs.record(Duration::from_micros(us.into()));
+        }
+    }
+
+    /// Ends what [`Stopwatch::start`] began before the handler was called.
+    #[inline]
+    pub fn count_handler(&self, begin: Option<Duration>) {
+        if let Some(begin) = begin {
+            self.stats.labelled.handler.record(self.stopwatch.now().saturating_sub(begin));
+        }
     }
 
     /// Answers a ping. Returns false when that was one too many for now.

@@ -114,12 +114,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let due = nearest(common, token.slot, slot).filter(|(left, _)| *left <= 0).map(|(_, due)| due);
         match due {
             None => {}
-            Some(Due::Ping) => {
-                slot.since = common.tick;
-                slot.flags.set(Flags::PING_SENT);
-                common.stats.pings_sent.add(1);
-                common.ping(slot, token, b"");
-            }
+            Some(Due::Ping) => common.ping_idle(slot, token),
             Some(Due::Head) if slot.phase == Phase::Head && common.existing_work(slot).is_some() => {
                 // Part of a request came: say why it ends.
                 common.stats.http_errors.add(1);

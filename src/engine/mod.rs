@@ -13,12 +13,14 @@ mod deadlines;
 pub mod deflate;
 pub mod entropy;
 pub mod heartbeat;
+pub mod histogram;
 pub mod inflate;
 pub mod mailbox;
 pub mod outbound;
 mod outbox;
 mod party;
 pub mod pool;
+pub mod prometheus;
 pub mod queue;
 mod receive;
 mod requests;
@@ -181,6 +183,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
             peers: PeerTable::default(),
             entropy: Entropy::default(),
             tick: clock.tick() as u32,
+            now_us: 0,
+            stopwatch: clock.stopwatch(),
             draining: false,
             stop_asked: false,
             outbox_bytes: 0,
@@ -242,6 +246,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let wait = [self.next_wait(), at_most].into_iter().flatten().min();
         let mut next = spin::turn(self.spin.as_mut(), &mut self.driver, &mut self.clock, wait)?;
         self.common.tick = self.clock.tick() as u32;
+        self.common.now_us = self.clock.now().as_micros() as u32;
         self.unawaited = false;
         let mut heard = false;
         while let Some(event) = next {
@@ -350,13 +355,16 @@ impl<D: Driver, H: Handler> Core<D, H> {
     fn insert(&mut self, peer: PeerAddr, phase: Phase, role: Role) -> Token {
         let common = &mut self.common;
         self.table.insert(|generation| {
-            Slot::new(&mut common.peers, peer, generation, common.tick, phase, Session::new(role))
+            let slot = Slot::new(&mut common.peers, peer, generation, common.tick, phase, Session::new(role));
+            common.stats.count_in(&slot);
+            slot
         })
     }
 
     fn on_closed(&mut self, token: Token) {
         self.wheel_cancel(token);
         let Some(mut slot) = self.table.remove(token) else { return };
+        self.common.stats.count_out(&slot);
         self.common.drop_work(&mut slot, token);
         self.common.deflate.disown(token.slot);
         slot.dismantle(&mut self.common.peers);
@@ -425,7 +433,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         match party.slot.phase {
             Phase::Closing => return,
             Phase::Connecting => return self.fail_connect(token, ConnectError::Disconnected),
-            _ => party.slot.phase = Phase::Closing,
+            _ => party.common.enter(party.slot, Phase::Closing),
         }
         party.tell_close(reason);
         self.driver.close(token);
@@ -454,7 +462,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                     self.arm_for_state(token);
                 }
                 Phase::Head if self.common.queued(slot) == 0 => self.abort(token, CloseReason::Shutdown),
-                Phase::Head => slot.phase = Phase::Finishing,
+                Phase::Head => self.common.enter(slot, Phase::Finishing),
                 Phase::Connecting => self.abort(token, CloseReason::Shutdown),
                 Phase::Finishing | Phase::Lingering | Phase::Closing => {}
             }
@@ -494,7 +502,6 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.common.heartbeat.resize(self.table.len());
         let stats = &self.common.stats;
         stats.turns.add(1);
-        stats.connections.set(self.table.len() as u64);
         stats.broadcast_bytes.set(self.inbox.held_bytes() as u64);
         stats.outbox_bytes.set(self.common.outbox_bytes as u64);
         stats.pool_bytes.set(self.common.pool.free_bytes() as u64);
@@ -505,5 +512,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if let Some(spin) = &self.spin {
             stats.absorb_spin(&spin.counts());
         }
+        stats.labelled.turns.record(self.clock.elapsed());
+        self.common.stopwatch.sample(stats.turns.get());
     }
 }

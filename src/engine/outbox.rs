@@ -78,7 +78,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 return self.abort(token, CloseReason::Disconnected);
             }
             Phase::Finishing => {
-                slot.phase = Phase::Lingering;
+                self.common.enter(slot, Phase::Lingering);
                 slot.since = self.common.tick;
                 // The server ends the transport first (RFC 6455 §7.1.1); a client waits for it.
                 if slot.session.role() == Role::Server {

@@ -32,7 +32,7 @@ impl<H: Handler> Party<'_, H> {
 
     /// Opens the handler's side.
     pub fn tell_open(&mut self, state: H::State) {
-        self.slot.phase = Phase::Open;
+        self.common.enter(self.slot, Phase::Open);
         self.slot.flags.set(Flags::HANDLER_OWED);
         self.slot.last_seen = self.common.tick;
         self.common.stats.upgrades.add(1);
@@ -51,19 +51,16 @@ impl<H: Handler> Party<'_, H> {
         let Some(state) = self.state.take() else { return };
         let stats = &self.common.stats;
         stats.websockets.sub(1);
-        stats.count_close(reason.code());
-        match reason {
-            CloseReason::Violation(_) => stats.violations.add(1),
-            CloseReason::Timeout(_) => stats.timeouts.add(1),
-            CloseReason::Disconnected => stats.disconnects.add(1),
-            _ => {}
+        stats.count_close(&reason);
+        if let CloseReason::Disconnected = reason {
+            stats.disconnects.add(1);
         }
         self.handler.close(ConnId::new(self.common.shard, self.token), state, reason);
     }
 
     /// From here on input is discarded; FIN follows the last queued byte.
     pub fn finishing(&mut self) {
-        self.slot.phase = Phase::Finishing;
+        self.common.enter(self.slot, Phase::Finishing);
         self.slot.since = self.common.tick;
         self.common.mark_dirty(self.slot, self.token);
     }

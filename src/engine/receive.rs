@@ -82,7 +82,7 @@ impl<H: Handler> Party<'_, H> {
     pub fn take_frames(&mut self, input: &mut [u8]) -> Outcome {
         let mut at = 0;
         let was_inside = self.slot.session.is_inside_message();
-        let messages_before = self.common.stats.messages_received.get();
+        let messages_before = self.common.stats.messages_received();
         let carry = self.common.existing_work(self.slot).map(|work| std::mem::take(&mut work.carry));
         if let Some(mut carry) = carry.filter(|carry| !carry.is_empty()) {
             let whole = complete_carry(&mut carry, input, &mut at);
@@ -101,7 +101,7 @@ impl<H: Handler> Party<'_, H> {
         if !matches!(outcome, Outcome::Continue) {
             return outcome;
         }
-        let goes_on = was_inside && self.common.stats.messages_received.get() == messages_before;
+        let goes_on = was_inside && self.common.stats.messages_received() == messages_before;
         if self.slot.session.is_inside_message() && !goes_on && !self.slot.flags.has(Flags::STREAM) {
             // Perhaps only its header came: no piece of it would tell.
             self.common.work(self.slot).assembly_since = self.common.tick;
@@ -158,7 +158,7 @@ impl<H: Handler> Party<'_, H> {
                         withheld_ping = Some(payload);
                     }
                 }
-                Item::Pong { .. } => {}
+                Item::Pong { payload } => self.common.pong_came(self.slot, &input[payload]),
             }
         }
     }
@@ -220,17 +220,24 @@ pub(super) fn deliver<H: Handler>(
     kind: Kind,
     payload: &[u8],
 ) {
-    conn.common.stats.messages_received.add(1);
-    conn.common.stats.message_bytes_received.add(payload.len() as u64);
     if conn.slot.flags.has(Flags::STREAM) {
-        handler.fragment(conn, Fragment { kind, payload, first: true, last: true });
-        return;
+        return deliver_fragment(handler, conn, Fragment { kind, payload, first: true, last: true });
     }
+    conn.common.stats.count_received(kind, payload.len());
     let message = match kind {
         Kind::Text => Message::Text(ws::text::validated(payload)),
         Kind::Binary => Message::Binary(payload),
     };
+    let begin = conn.common.stopwatch.start();
     handler.message(conn, message);
+    conn.common.count_handler(begin);
+}
+
+fn deliver_fragment<H: Handler>(handler: &mut H, conn: &mut Conn<'_, H::State>, fragment: Fragment<'_>) {
+    conn.common.stats.count_received(fragment.kind, fragment.payload.len());
+    let begin = conn.common.stopwatch.start();
+    handler.fragment(conn, fragment);
+    conn.common.count_handler(begin);
 }
 
 pub(super) fn piece<H: Handler>(
@@ -242,10 +249,7 @@ pub(super) fn piece<H: Handler>(
     last: bool,
 ) {
     if conn.slot.flags.has(Flags::STREAM) {
-        conn.common.stats.messages_received.add(1);
-        conn.common.stats.message_bytes_received.add(payload.len() as u64);
-        handler.fragment(conn, Fragment { kind, payload, first, last });
-        return;
+        return deliver_fragment(handler, conn, Fragment { kind, payload, first, last });
     }
     let whole_bytes = conn.slot.session.declared_bytes();
     conn.common.work(conn.slot);

@@ -32,7 +32,7 @@ pub enum Phase {
 
 /// A set of [`Slot`] flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(u8);
+pub struct Flags(u16);
 
 impl Flags {
     /// The handler's `open` ran and its `close` is owed.
@@ -49,6 +49,8 @@ impl Flags {
     pub const WANTS_DRAIN: Self = Self(32);
     /// The connection is on the list of those to flush.
     pub const DIRTY: Self = Self(64);
+    /// The pong to that ping has not come: it tells how long it took.
+    pub const PONG_AWAITED: Self = Self(1 << 15);
 
     /// Whether `flag` is set.
     pub fn has(self, flag: Self) -> bool {
@@ -74,6 +76,20 @@ enum PackedPeer {
     V4 { ip: u32, port: u16 },
     V6 { index: u32 },
     Unix,
+}
+
+/// What carries a connection's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// A Unix stream socket.
+    Unix,
+}
+
+impl Transport {
+    /// As metrics name them.
+    pub const NAMES: [&str; 2] = ["tcp", "unix"];
 }
 
 /// Addresses that do not fit a slot.
@@ -163,6 +179,14 @@ impl Slot {
             peer: peers.pack(peer),
             phase,
             flags: Flags::default(),
+        }
+    }
+
+    /// What carries the connection.
+    pub fn transport(&self) -> Transport {
+        match self.peer {
+            PackedPeer::Unix => Transport::Unix,
+            PackedPeer::V4 { .. } | PackedPeer::V6 { .. } => Transport::Tcp,
         }
     }
 

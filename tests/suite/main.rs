@@ -37,6 +37,7 @@ mod handshake;
 mod http;
 mod large;
 mod messages;
+mod metrics;
 mod outbound;
 mod peer;
 mod remote;
