@@ -67,8 +67,8 @@ mod simulation;
 pub mod ws;
 
 pub use config::{
-    BusyPoll, Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, OriginPolicy,
-    ParseListenAddrError,
+    Admission, BusyPoll, Compression, Deadlines, DeflateConfig, DriverChoice, Goodbye, Limits, ListenAddr,
+    OriginPolicy, OverRate, ParseListenAddrError, ProxyProtocol, Rates, Subnet,
 };
 pub use driver::PeerAddr;
 #[doc(inline)]
@@ -78,7 +78,7 @@ pub use handler::{
     ClientRequest, CloseReason, Conn, ConnId, ConnectError, Deadline, Fragment, Handler, Request, SendResult,
     Shard, Upgrade,
 };
-pub use remote::{Remote, RemoteError};
+pub use remote::{DrainProgress, Remote, RemoteError};
 pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo, available_cores};
 pub use ws::{CloseCode, Message, Prepared};
 

@@ -92,10 +92,10 @@ impl Stopwatch {
         self.on = turn.is_multiple_of(SAMPLED_TURNS);
     }
 
-    /// The time, if this turn is measured.
+    /// Whether this turn is measured.
     #[inline]
-    pub fn start(&self) -> Option<Duration> {
-        self.on.then(|| self.now())
+    pub fn is_on(&self) -> bool {
+        self.on
     }
 
     /// The time.

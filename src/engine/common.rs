@@ -3,17 +3,20 @@
 //! Nothing here knows the driver: sending appends to a [`Work`] and marks the connection dirty;
 //! the turn hands every dirty connection's bytes to the driver at once.
 
+use super::admission::Gate;
 use super::assembly::{Assembly, Lent};
 use super::clock::Stopwatch;
 use super::deflate::Contexts;
 use super::entropy::Entropy;
 use super::heartbeat::Heartbeat;
 use super::inflate::Job;
+use super::lifetimes::Lifetimes;
 use super::pool::Pool;
 use super::queue::Queue;
+use super::rates::Meters;
 use super::slot::{Flags, NO_WORK, PeerTable, Phase, Slot};
 use super::stats::Stats;
-use crate::config::{Deadlines, Limits, OriginPolicy};
+use crate::config::{Deadlines, Goodbye, Limits, OriginPolicy};
 use crate::driver::Token;
 use crate::http::HeadScanner;
 use crate::ws::client::ClientHandshake;
@@ -45,6 +48,8 @@ pub struct Work {
     pub assembly_since: u32,
     /// A frame header, control frame or request head that is not whole yet.
     pub carry: Vec<u8>,
+    /// What came of a peer that has to wait for its rate.
+    pub held: Vec<u8>,
     /// Where the search for the end of the head in `carry` stands.
     pub scanner: HeadScanner,
     /// Bytes of head and body that the request in `carry` needs; 0 while the head is not whole.
@@ -111,12 +116,20 @@ pub struct Common {
     pub entropy: Entropy,
     /// This turn's tick, modulo 2^32.
     pub tick: u32,
-    /// Microseconds of this turn's clock, modulo 2^32.
-    pub now_us: u32,
+    /// This turn's time since the clock was made.
+    pub now: Duration,
     /// Measures the handler, in some turns.
     pub stopwatch: Stopwatch,
     /// No new work: the server is going away.
     pub draining: bool,
+    /// Who is let in.
+    pub gate: Arc<Gate>,
+    /// Answers under way to peers that were not let in.
+    pub answers: u32,
+    /// How fast peers may send.
+    pub meters: Meters,
+    /// When connections have been open long enough.
+    pub lifetimes: Lifetimes,
     /// The handler asked for the end.
     pub stop_asked: bool,
     /// Bytes queued on all connections.
@@ -171,6 +184,7 @@ impl Common {
         let Some(work) = self.existing_work(slot) else { return };
         let idle = work.queued() == 0
             && (ended || work.carry.is_empty())
+            && (ended || work.held.is_empty())
             && work.handshake.is_none()
             && (!is_heard || work.inflating.is_none())
             && (!is_heard || slot.flags.has(Flags::STREAM) || !slot.session.is_inside_message());
@@ -189,6 +203,7 @@ impl Common {
         self.outbox_bytes -= work.queued();
         work.queue.dismantle(&mut self.pool);
         self.pool.give(work.carry);
+        self.pool.give(work.held);
         work.assembly.dismantle(&mut self.pool);
         if let Some(inflater) = work.inflating.and_then(|job| job.into_inflater()) {
             self.deflate.take_back(token.slot, slot.session.peer_keeps_window(), inflater);
@@ -422,7 +437,7 @@ impl Common {
         slot.flags.set(Flags::PING_SENT);
         slot.flags.set(Flags::PONG_AWAITED);
         self.stats.pings_sent.add(1);
-        let payload = self.now_us.to_be_bytes();
+        let payload = (self.now.as_micros() as u32).to_be_bytes();
         self.ping(slot, token, &payload);
     }
 
@@ -430,17 +445,9 @@ impl Common {
     /// What a peer makes up is its own, but no more than the deadline.
     pub fn pong_came(&self, slot: &mut Slot, payload: &[u8]) {
         let Ok(sent_us) = payload.try_into().map(u32::from_be_bytes) else { return };
-        let us = self.now_us.wrapping_sub(sent_us);
+        let us = (self.now.as_micros() as u32).wrapping_sub(sent_us);
         if us / 1_000 <= self.deadlines.pong_ms && slot.flags.take(Flags::PONG_AWAITED) {
             self.stats.labelled.pongs.record(Duration::from_micros(us.into()));
-        }
-    }
-
-    /// Ends what [`Stopwatch::start`] began before the handler was called.
-    #[inline]
-    pub fn count_handler(&self, begin: Option<Duration>) {
-        if let Some(begin) = begin {
-            self.stats.labelled.handler.record(self.stopwatch.now().saturating_sub(begin));
         }
     }
 
@@ -455,6 +462,15 @@ impl Common {
         true
     }
 
+    /// Begins the closing handshake for a reason of the server's own.
+    pub fn say_goodbye(&mut self, slot: &mut Slot, token: Token, reason: &str) {
+        let code = match self.deadlines.goodbye {
+            Goodbye::GoingAway => CloseCode::GOING_AWAY,
+            Goodbye::ServiceRestart => CloseCode::SERVICE_RESTART,
+        };
+        self.close(slot, token, Some(code), reason);
+    }
+
     /// Begins or answers the closing handshake. Does nothing if our Close frame was sent before.
     pub fn close(&mut self, slot: &mut Slot, token: Token, code: Option<CloseCode>, reason: &str) {
         if slot.phase != Phase::Open || matches!(slot.session.state(), State::CloseSent | State::Closed) {
@@ -465,5 +481,9 @@ impl Common {
             self.append(slot, token, 16 + reason.len(), |out| ws::encode_close(out, code, reason, mask));
         }
         slot.session.close_sent();
+        if slot.flags.has(Flags::SLOWED) {
+            // What the peer says is of no interest any more, but for its Close frame.
+            self.meters.forgive(token, self.tick);
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::slot::{Flags, Phase, Slot};
 use crate::driver::{Driver, Token};
 use crate::handler::{CloseReason, ConnectError, Deadline, Handler};
 use crate::http::Response;
-use crate::ws::{CloseCode, State};
+use crate::ws::{CloseCode, Role, State};
 
 /// What a connection's stamps say must happen, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub(super) enum Due {
     Head,
     Ping,
     Linger,
+    Lifetime,
     End(Deadline),
 }
 
@@ -57,9 +58,13 @@ pub(super) fn nearest(common: &Common, index: u32, slot: &Slot) -> Option<(i32, 
     let assembly = work
         .filter(|_| slot.phase == Phase::Open && slot.session.state() == State::Open)
         .filter(|_| slot.session.is_inside_message())
-        .filter(|_| !slot.flags.has(Flags::STREAM))
+        .filter(|_| !slot.flags.has(Flags::STREAM) && !slot.flags.has(Flags::SLOWED))
         .and_then(|work| left(work.assembly_since, deadlines.assembly_ms, Due::End(Deadline::Assembly)));
-    [write, state, assembly].into_iter().flatten().min_by_key(|(left, _)| *left)
+    let lifetime = (common.lifetimes.end(index))
+        .filter(|_| slot.phase == Phase::Open && slot.session.state() == State::Open)
+        .filter(|_| slot.session.role() == Role::Server)
+        .map(|end| (end.wrapping_sub(common.tick) as i32, Due::Lifetime));
+    [write, state, assembly, lifetime].into_iter().flatten().min_by_key(|(left, _)| *left)
 }
 
 impl<D: Driver, H: Handler> Core<D, H> {
@@ -115,6 +120,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
         match due {
             None => {}
             Some(Due::Ping) => common.ping_idle(slot, token),
+            Some(Due::Lifetime) => {
+                common.stats.lifetimes_ended.add(1);
+                common.say_goodbye(slot, token, "the connection has been open for long enough");
+            }
             Some(Due::Head) if slot.phase == Phase::Head && common.existing_work(slot).is_some() => {
                 // Part of a request came: say why it ends.
                 common.stats.http_errors.add(1);

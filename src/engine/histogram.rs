@@ -21,7 +21,7 @@ impl Histogram {
     /// Counts a time; only the owning core may.
     #[inline]
     pub fn record(&self, time: Duration) {
-        let ns = time.as_nanos() as u64;
+        let ns = time.as_secs() * 1_000_000_000 + u64::from(time.subsec_nanos());
         let bits = u64::BITS - ns.saturating_sub(1).leading_zeros();
         let bucket = (bits.saturating_sub(FIRST_SHIFT) as usize).min(BOUNDED);
         self.counts[bucket].add(1);

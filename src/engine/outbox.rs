@@ -110,10 +110,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     /// Receives again from a connection whose queue has become short.
-    fn resume(&mut self, token: Token) {
+    pub(super) fn resume(&mut self, token: Token) {
         let resume_below = self.common.limits.pause_receive_bytes as usize / 2 + 1;
         let Some((slot, _)) = self.table.get(token) else { return };
-        if self.common.queued(slot) >= resume_below || !slot.flags.take(Flags::PAUSED) {
+        let stays = self.common.queued(slot) >= resume_below || slot.flags.has(Flags::SLOWED);
+        if stays || !slot.flags.take(Flags::PAUSED) {
             return;
         }
         self.driver.resume(token);
@@ -162,6 +163,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             && slot.session.state() == State::Open
             && !slot.session.is_inside_message()
             && slot.links.is_armed()
+            && !self.common.lifetimes.is_on()
             && ahead <= ticks(self.common.deadlines.idle_ms) as i32;
         if !settled {
             self.arm_for_state(token);

@@ -6,6 +6,7 @@ use super::common::Common;
 use super::slot::{Flags, Phase, Slot};
 use crate::driver::Token;
 use crate::handler::{CloseReason, Conn, ConnId, Handler};
+use crate::ws::Role;
 
 /// See the module's documentation.
 pub(super) struct Party<'a, H: Handler> {
@@ -35,6 +36,9 @@ impl<H: Handler> Party<'_, H> {
         self.common.enter(self.slot, Phase::Open);
         self.slot.flags.set(Flags::HANDLER_OWED);
         self.slot.last_seen = self.common.tick;
+        if self.slot.session.role() == Role::Server {
+            self.common.lifetimes.begin(self.token.slot, self.token.generation, self.common.tick);
+        }
         self.common.stats.upgrades.add(1);
         self.common.stats.websockets.add(1);
         *self.state = Some(state);

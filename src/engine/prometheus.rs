@@ -3,6 +3,7 @@
 //! Appends to the caller's string and allocates nothing else. Each family has its HELP and TYPE once,
 //! and then all its series.
 
+use super::admission::Refusal;
 use super::histogram::Histogram;
 use super::slot::Transport;
 use super::stats::{Counter, DEADLINES, KINDS, Labelled, METRICS, REASONS, STATES, Stats, TRACKED_CODES};
@@ -114,6 +115,9 @@ impl<'a, I: Iterator<Item = &'a Stats> + Clone> Page<'_, I> {
     }
 
     fn closes(&mut self) {
+        let name = "ringwire_admission_refused_total";
+        let help = "Peers that were not let in, by the limit.";
+        self.by_label(name, help, "limit", Refusal::NAMES.iter(), |all, limit| &all.refusals[limit]);
         let name = "ringwire_closes_total";
         let help = "Ended WebSocket connections by close code.";
         let codes = (0..=TRACKED_CODES.len()).map(|index| Code(TRACKED_CODES.get(index).copied()));

@@ -43,6 +43,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     pub(super) fn after_received(&mut self, token: Token, outcome: Outcome) {
+        if self.common.meters.is_on() {
+            self.pause_the_fast(token);
+        }
         if let Outcome::Abort = outcome {
             return self.abort(token, CloseReason::Disconnected);
         }
@@ -62,6 +65,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let Some(mut party) = self.party(token) else { return };
         party.slot.flags.set(Flags::EOF);
         match party.slot.phase {
+            // What came before is still delivered, when the peer's time has come.
+            Phase::Open if party.slot.flags.has(Flags::SLOWED) => {}
             Phase::Open => {
                 party.tell_close(CloseReason::Disconnected);
                 self.finish(token);
@@ -80,6 +85,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
 impl<H: Handler> Party<'_, H> {
     /// Decodes frames and hands their content to the handler.
     pub fn take_frames(&mut self, input: &mut [u8]) -> Outcome {
+        if self.common.meters.is_on() && self.slot.flags.has(Flags::SLOWED) {
+            self.hold(input);
+            return Outcome::Continue;
+        }
         let mut at = 0;
         let was_inside = self.slot.session.is_inside_message();
         let messages_before = self.common.stats.messages_received();
@@ -97,7 +106,7 @@ impl<H: Handler> Party<'_, H> {
                 return outcome;
             }
         }
-        let outcome = self.decode(input, &mut at);
+        let outcome = if self.common.meters.owes() { Outcome::Continue } else { self.decode(input, &mut at) };
         if !matches!(outcome, Outcome::Continue) {
             return outcome;
         }
@@ -106,7 +115,10 @@ impl<H: Handler> Party<'_, H> {
             // Perhaps only its header came: no piece of it would tell.
             self.common.work(self.slot).assembly_since = self.common.tick;
         }
-        if at < input.len() {
+        if self.common.meters.owes() {
+            self.slot.flags.set(Flags::SLOWED);
+            self.hold(&input[at..]);
+        } else if at < input.len() {
             let mut carry = self.common.pool.take(ws::MAX_CARRY);
             carry.extend_from_slice(&input[at..]);
             self.common.work(self.slot).carry = carry;
@@ -118,7 +130,12 @@ impl<H: Handler> Party<'_, H> {
     fn decode(&mut self, input: &mut [u8], at: &mut usize) -> Outcome {
         let limits = self.common.decode_limits(self.slot);
         let mut withheld_ping = None;
+        let paced = self.common.meters.is_on();
         loop {
+            if paced && self.common.meters.owes() {
+                self.answer_withheld(input, withheld_ping);
+                return Outcome::Continue;
+            }
             let listening = self.slot.session.state() == State::Open;
             let item = match self.slot.session.decode(input, at, &limits) {
                 Ok(Some(item)) => item,
@@ -135,6 +152,14 @@ impl<H: Handler> Party<'_, H> {
                 }
                 // After our Close frame nothing but the peer's is of interest.
                 _ if !listening => {}
+                Item::Message { payload, .. } if !self.keeps_pace(true, payload.len()) => {
+                    return self.too_fast();
+                }
+                Item::Piece { payload, first, .. } | Item::Deflated { payload, first, .. }
+                    if !self.keeps_pace(first, payload.len()) =>
+                {
+                    return self.too_fast();
+                }
                 Item::Message { kind, payload } => {
                     let Some((handler, mut conn)) = self.conn() else { return Outcome::Abort };
                     deliver(handler, &mut conn, kind, &input[payload]);
@@ -228,16 +253,27 @@ pub(super) fn deliver<H: Handler>(
         Kind::Text => Message::Text(ws::text::validated(payload)),
         Kind::Binary => Message::Binary(payload),
     };
-    let begin = conn.common.stopwatch.start();
+    if conn.common.stopwatch.is_on() {
+        return measured(conn, |conn| handler.message(conn, message));
+    }
     handler.message(conn, message);
-    conn.common.count_handler(begin);
+}
+
+/// Calls the handler and counts how long it took.
+#[cold]
+fn measured<S>(conn: &mut Conn<'_, S>, call: impl FnOnce(&mut Conn<'_, S>)) {
+    let begin = conn.common.stopwatch.now();
+    call(conn);
+    let took = conn.common.stopwatch.now().saturating_sub(begin);
+    conn.common.stats.labelled.handler.record(took);
 }
 
 fn deliver_fragment<H: Handler>(handler: &mut H, conn: &mut Conn<'_, H::State>, fragment: Fragment<'_>) {
     conn.common.stats.count_received(fragment.kind, fragment.payload.len());
-    let begin = conn.common.stopwatch.start();
+    if conn.common.stopwatch.is_on() {
+        return measured(conn, |conn| handler.fragment(conn, fragment));
+    }
     handler.fragment(conn, fragment);
-    conn.common.count_handler(begin);
 }
 
 pub(super) fn piece<H: Handler>(

@@ -112,6 +112,7 @@ impl<H: Handler> Party<'_, H> {
             Err(error) => return self.refuse(error.into()),
         };
         if handshake::is_upgrade(&head) {
+            self.common.end_handshake(self.slot);
             return self.upgrade(&head, head_bytes);
         }
         let body_bytes = match head.body() {
@@ -143,6 +144,7 @@ impl<H: Handler> Party<'_, H> {
 
     fn answer_request(&mut self, head: &Head<'_>, body: &[u8], whole: usize) -> Next {
         let peer = self.common.peers.get(self.slot);
+        self.common.end_handshake(self.slot);
         self.common.stats.http_requests.add(1);
         let response = self.handler.http(&Request { head, body, peer, offer: None });
         let keep_alive = head.keep_alive() && !response.is_closing() && !self.common.draining;

@@ -49,6 +49,18 @@ impl Flags {
     pub const WANTS_DRAIN: Self = Self(32);
     /// The connection is on the list of those to flush.
     pub const DIRTY: Self = Self(64);
+    /// What carries the connection is a Unix socket.
+    pub const UNIX: Self = Self(1 << 9);
+    /// Receiving is paused because the peer exceeded its rate.
+    pub const SLOWED: Self = Self(1 << 10);
+    /// A PROXY protocol header comes first.
+    pub const PROXY_DUE: Self = Self(1 << 11);
+    /// Counted among the handshakes in progress.
+    pub const SHAKING: Self = Self(1 << 12);
+    /// Counted for its address.
+    pub const BY_ADDRESS: Self = Self(1 << 13);
+    /// Counted among the server's connections.
+    pub const COUNTED: Self = Self(1 << 14);
     /// The pong to that ping has not come: it tells how long it took.
     pub const PONG_AWAITED: Self = Self(1 << 15);
 
@@ -120,6 +132,12 @@ impl PeerTable {
         }
     }
 
+    /// Another peer than the one that connected, as its proxy says.
+    pub fn replace(&mut self, slot: &mut Slot, peer: PeerAddr) {
+        self.forget(slot.peer);
+        slot.peer = self.pack(peer);
+    }
+
     fn forget(&mut self, peer: PackedPeer) {
         if let PackedPeer::V6 { index } = peer {
             self.v6.remove(index as usize);
@@ -169,6 +187,10 @@ impl Slot {
         phase: Phase,
         session: Session,
     ) -> Self {
+        let mut flags = Flags::default();
+        if peer == PeerAddr::Unix {
+            flags.set(Flags::UNIX);
+        }
         Self {
             session,
             links: Links::IDLE,
@@ -178,16 +200,13 @@ impl Slot {
             generation,
             peer: peers.pack(peer),
             phase,
-            flags: Flags::default(),
+            flags,
         }
     }
 
     /// What carries the connection.
     pub fn transport(&self) -> Transport {
-        match self.peer {
-            PackedPeer::Unix => Transport::Unix,
-            PackedPeer::V4 { .. } | PackedPeer::V6 { .. } => Transport::Tcp,
-        }
+        if self.flags.has(Flags::UNIX) { Transport::Unix } else { Transport::Tcp }
     }
 
     /// Gives back what the slot held outside of itself.

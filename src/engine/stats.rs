@@ -2,6 +2,7 @@
 //!
 //! A single writer needs no locked instruction: a relaxed load and store suffice.
 
+use super::admission::Refusal;
 use super::histogram::Histogram;
 use super::slot::{Phase, Slot, Transport};
 use super::spin::SpinCounts;
@@ -60,6 +61,8 @@ stats! {
     accepted "counter" "ringwire_accepted_total" "Connections accepted.",
     accept_failures "counter" "ringwire_accept_failures_total" "Times accepting failed for want of descriptors or memory and was put off.",
     accept_pauses "counter" "ringwire_accept_pauses_total" "Times accepting paused at max_connections.",
+    admission_unanswered "counter" "ringwire_admission_unanswered_total" "Of the peers that were not let in, those closed without an answer.",
+    proxy_headers_invalid "counter" "ringwire_proxy_headers_invalid_total" "Connections of trusted proxies closed for want of a valid PROXY header.",
     upgrades "counter" "ringwire_upgrades_total" "WebSocket handshakes completed.",
     upgrades_refused "counter" "ringwire_upgrades_refused_total" "WebSocket handshakes answered with an error.",
     http_requests "counter" "ringwire_http_requests_total" "Plain HTTP requests given to the handler.",
@@ -75,6 +78,11 @@ stats! {
     pings_received "counter" "ringwire_pings_received_total" "Pings received.",
     pongs_withheld "counter" "ringwire_pongs_withheld_total" "Pings not answered one by one because the peer sent many at once or does not read.",
     pings_sent "counter" "ringwire_pings_sent_total" "Pings sent after idle_ms of silence.",
+    rate_closes "counter" "ringwire_rate_closes_total" "Connections closed because the peer exceeded its rate.",
+    rate_pauses "counter" "ringwire_rate_pauses_total" "Times receiving paused because the peer exceeded its rate.",
+    lifetimes_ended "counter" "ringwire_lifetimes_ended_total" "Connections closed at the end of max_lifetime_ms.",
+    draining "gauge" "ringwire_draining" "1 while the shard drains.",
+    drain_began_with "gauge" "ringwire_drain_connections" "Connections with which the drain began.",
     disconnects "counter" "ringwire_disconnects_total" "WebSocket connections that ended without a Close frame.",
     receive_pauses "counter" "ringwire_receive_pauses_total" "Times receiving paused at pause_receive_bytes.",
     commands "counter" "ringwire_mailbox_commands_total" "Commands taken from other threads.",
@@ -113,6 +121,8 @@ pub struct Labelled {
     pub(super) reasons: [Counter; REASONS.len()],
     pub(super) violations: [Counter; Violation::ALL.len()],
     pub(super) timeouts: [Counter; DEADLINES.len()],
+    /// Peers that were not let in, by the limit.
+    pub(super) refusals: [Counter; Refusal::NAMES.len()],
     /// How long turns take, from the end of the wait to the beginning of the next.
     pub turns: Histogram,
     /// How long the handler takes with a message, in one turn of 64.
@@ -141,7 +151,8 @@ pub(super) const KINDS: [&str; 2] = ["text", "binary"];
 /// Values of the label `state` of connections.
 pub(super) const STATES: [&str; 4] = ["http", "connecting", "open", "closing"];
 /// Values of the label `reason` of closes.
-pub(super) const REASONS: [&str; 6] = ["peer", "local", "violation", "timeout", "disconnected", "shutdown"];
+pub(super) const REASONS: [&str; 7] =
+    ["peer", "local", "violation", "timeout", "disconnected", "rate", "shutdown"];
 /// Values of the label `deadline` of timeouts.
 pub(super) const DEADLINES: [&str; 4] = ["pong", "close", "write", "assembly"];
 /// Values of the label `code` of closes; what is none of them is `other`.
@@ -166,6 +177,11 @@ impl Stats {
     /// A connection has left its slot, or the phase it is in.
     pub fn count_out(&self, slot: &Slot) {
         self.labelled.connections[slot.transport() as usize][state(slot.phase)].sub(1);
+    }
+
+    /// Counts a peer that was not let in.
+    pub fn count_refusal(&self, refusal: Refusal) {
+        self.labelled.refusals[refusal as usize].add(1);
     }
 
     /// Connections with a slot.
@@ -210,7 +226,8 @@ impl Stats {
                 3
             }
             CloseReason::Disconnected => 4,
-            CloseReason::Shutdown => 5,
+            CloseReason::RateLimit => 5,
+            CloseReason::Shutdown => 6,
         };
         labelled.reasons[reason].add(1);
     }
