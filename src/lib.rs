@@ -75,10 +75,11 @@ pub use driver::PeerAddr;
 pub use driver::probe as doctor;
 pub use error::ServerError;
 pub use handler::{
-    ClientRequest, CloseReason, Conn, ConnId, ConnectError, Deadline, Fragment, Handler, Request, SendResult,
-    Shard, Upgrade,
+    ClientRequest, CloseReason, Conn, ConnId, ConnectError, Deadline, Fragment, Handler, Reply, Request,
+    SendResult, Shard, Ticket, Transport, Upgrade,
 };
-pub use remote::{DrainProgress, Remote, RemoteError};
+pub use http::Router;
+pub use remote::{DrainProgress, Remote, RemoteError, Responder};
 pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo, available_cores};
 pub use ws::{CloseCode, Message, Prepared};
 

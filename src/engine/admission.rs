@@ -6,14 +6,14 @@
 
 use super::Core;
 use super::rates::Pace;
-use super::slot::{Flags, Phase, Slot};
+use super::slot::{Entry, Phase, Slot};
 use crate::config::Admission;
 use crate::driver::{Driver, PeerAddr};
 use crate::handler::Handler;
 use crate::http::Response;
 use crate::ws::Role;
 use std::collections::HashMap;
-use std::collections::hash_map::{Entry, RandomState};
+use std::collections::hash_map::{self, RandomState};
 use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -128,7 +128,7 @@ impl Gate {
     pub fn leave_address(&self, ip: IpAddr) {
         let (key, table) = self.entry(ip);
         let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut count) = table.entry(key) {
+        if let hash_map::Entry::Occupied(mut count) = table.entry(key) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -180,7 +180,7 @@ fn address(peer: PeerAddr) -> Option<IpAddr> {
 impl super::common::Common {
     /// A connection's first request has come whole.
     pub fn end_handshake(&self, slot: &mut Slot) {
-        if slot.flags.take(Flags::SHAKING) {
+        if slot.entry.take(Entry::SHAKING) {
             self.gate.end_handshake();
         }
     }
@@ -196,19 +196,19 @@ impl super::common::Common {
             self.stats.count_refusal(Refusal::Address);
             return false;
         }
-        slot.flags.set(Flags::BY_ADDRESS);
+        slot.entry.set(Entry::BY_ADDRESS);
         true
     }
 
     /// Undoes all that counts a connection.
     pub fn leave_gate(&mut self, slot: &mut Slot) {
         self.end_handshake(slot);
-        if slot.flags.take(Flags::COUNTED) {
+        if slot.entry.take(Entry::COUNTED) {
             self.gate.leave();
         } else if slot.session.role() == Role::Server {
             self.answers -= 1;
         }
-        if slot.flags.take(Flags::BY_ADDRESS)
+        if slot.entry.take(Entry::BY_ADDRESS)
             && let Some(ip) = address(self.peers.get(slot))
         {
             self.gate.leave_address(ip);
@@ -236,12 +236,12 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
         let token = self.insert(peer, Phase::Head, Role::Server);
         let Some((slot, _)) = self.table.get(token) else { return };
-        slot.flags.set(Flags::COUNTED);
-        slot.flags.set(Flags::SHAKING);
+        slot.entry.set(Entry::COUNTED);
+        slot.entry.set(Entry::SHAKING);
         if proxied {
-            slot.flags.set(Flags::PROXY_DUE);
+            slot.entry.set(Entry::PROXY_DUE);
         } else if counts && matches!(peer, PeerAddr::Ip(_)) {
-            slot.flags.set(Flags::BY_ADDRESS);
+            slot.entry.set(Entry::BY_ADDRESS);
         }
         self.driver.attach(token, socket);
         self.arm_within(token, self.common.deadlines.head_ms);

@@ -32,6 +32,8 @@ pub const MAX_PONGS_PER_TURN: u8 = 16;
 pub const CONTROL_HEADROOM_BYTES: usize = 4 << 10;
 /// From this size on an assembled message that is sent as it is changes hands; a shorter one is copied.
 const HAND_OVER_BYTES: usize = 1 << 10;
+/// A message of up to so many bytes has the short form of length in its frame (RFC 6455 §5.2).
+const SHORT_BYTES: usize = 125;
 /// Works kept allocated after a busy time; beyond it the table is freed when it empties.
 const MAX_IDLE_WORKS: usize = 4_096;
 
@@ -58,6 +60,8 @@ pub struct Work {
     pub assembly: Assembly,
     /// A compressed message that is not whole yet.
     pub inflating: Option<Box<Job>>,
+    /// The 101 response to a handshake on which the decision is out.
+    pub acceptance: Vec<u8>,
     /// Pongs queued since the last flush.
     pub pongs: u8,
     /// The client role's handshake under way.
@@ -120,6 +124,8 @@ pub struct Common {
     pub now: Duration,
     /// Measures the handler, in some turns.
     pub stopwatch: Stopwatch,
+    /// The number of the last request, modulo 2^32: tickets carry it.
+    pub last_request: u32,
     /// No new work: the server is going away.
     pub draining: bool,
     /// Who is let in.
@@ -186,6 +192,7 @@ impl Common {
             && (ended || work.carry.is_empty())
             && (ended || work.held.is_empty())
             && work.handshake.is_none()
+            && work.acceptance.is_empty()
             && (!is_heard || work.inflating.is_none())
             && (!is_heard || slot.flags.has(Flags::STREAM) || !slot.session.is_inside_message());
         if idle {
@@ -204,6 +211,7 @@ impl Common {
         work.queue.dismantle(&mut self.pool);
         self.pool.give(work.carry);
         self.pool.give(work.held);
+        self.pool.give(work.acceptance);
         work.assembly.dismantle(&mut self.pool);
         if let Some(inflater) = work.inflating.and_then(|job| job.into_inflater()) {
             self.deflate.take_back(token.slot, slot.session.peer_keeps_window(), inflater);
@@ -246,7 +254,7 @@ impl Common {
     }
 
     /// Appends a frame that goes to others as well.
-    fn share(&mut self, slot: &mut Slot, token: Token, frame: &Bytes) {
+    pub(super) fn share(&mut self, slot: &mut Slot, token: Token, frame: &Bytes) {
         self.work(slot);
         self.works[slot.work as usize].queue.share(&mut self.pool, frame);
         self.outbox_bytes += frame.len();
@@ -256,12 +264,32 @@ impl Common {
     /// Sends one message, compressed if the connection compresses and the message is worth it.
     #[inline]
     pub fn send(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
+        if self.send_behind(slot, kind, payload) {
+            return SendResult::Sent;
+        }
         if slot.session.deflate().is_some() && payload.len() >= self.deflate.min_bytes() {
             return self.send_as(slot, token, kind, payload, |common, slot, token, mask| {
                 common.append_deflated(slot, token, kind, payload, mask);
             });
         }
         self.send_plain(slot, token, kind, payload)
+    }
+
+    /// The traffic that is bound by time per message, and what [`Self::send_as`] would find out about it
+    /// again: a short message behind others that leave in this turn.
+    #[inline]
+    fn send_behind(&mut self, slot: &Slot, kind: Kind, payload: &[u8]) -> bool {
+        if payload.len() > SHORT_BYTES || slot.phase != Phase::Open || !slot.session.sends_plainly() {
+            return false;
+        }
+        let Some(work) = self.works.get_mut(slot.work as usize).filter(|work| work.in_flight == 0) else {
+            return false;
+        };
+        let room = self.limits.max_outbox_bytes as usize;
+        let Some(bytes) = work.queue.append_behind(room, kind, payload) else { return false };
+        self.outbox_bytes += bytes;
+        self.stats.count_sent(kind, payload.len());
+        true
     }
 
     /// Sends one message as it is.
@@ -329,6 +357,9 @@ impl Common {
 
     /// Sends one message that may go to others as well.
     pub fn send_prepared(&mut self, slot: &mut Slot, token: Token, prepared: &Prepared) -> SendResult {
+        if slot.phase != Phase::Open {
+            return self.send_prepared_to_stream(slot, token, prepared);
+        }
         let (kind, payload) = prepared.parts();
         let role = slot.session.role();
         let deflate = slot.session.deflate().filter(|_| payload.len() >= self.deflate.min_bytes());
@@ -362,7 +393,7 @@ impl Common {
         append: impl FnOnce(&mut Self, &mut Slot, Token, Option<[u8; 4]>),
     ) -> SendResult {
         if slot.phase != Phase::Open || slot.session.state() != State::Open {
-            return SendResult::Closed;
+            return self.send_to_stream(slot, token, kind, payload);
         }
         let frame = ws::header_len(payload.len(), slot.session.role() == Role::Client) + payload.len();
         let queued = self.queued(slot);
@@ -420,7 +451,7 @@ impl Common {
     /// Sends a ping of at most 125 bytes.
     pub fn ping(&mut self, slot: &mut Slot, token: Token, payload: &[u8]) -> SendResult {
         if slot.phase != Phase::Open || slot.session.state() != State::Open {
-            return SendResult::Closed;
+            return self.comment(slot, token);
         }
         if !self.control_room(slot) {
             return SendResult::Dropped;
@@ -471,8 +502,12 @@ impl Common {
         self.close(slot, token, Some(code), reason);
     }
 
-    /// Begins or answers the closing handshake. Does nothing if our Close frame was sent before.
+    /// Begins or answers the closing handshake, or ends a response that goes on. Does nothing if our Close
+    /// frame was sent before.
     pub fn close(&mut self, slot: &mut Slot, token: Token, code: Option<CloseCode>, reason: &str) {
+        if slot.phase == Phase::Stream {
+            return self.end_stream(slot, token);
+        }
         if slot.phase != Phase::Open || matches!(slot.session.state(), State::CloseSent | State::Closed) {
             return;
         }

@@ -91,7 +91,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
     fn tell_goodbye(&mut self, token: Token) {
         let Some((slot, _)) = self.table.get(token) else { return };
         match slot.phase {
-            Phase::Open => {
+            Phase::Deferred => self.dismiss_waiting(token),
+            Phase::Open | Phase::Stream => {
                 self.common.say_goodbye(slot, token, "the server is going away");
                 self.arm_for_state(token);
             }

@@ -11,6 +11,7 @@ pub mod broadcast;
 pub mod clock;
 pub mod common;
 mod deadlines;
+pub mod deferred;
 pub mod deflate;
 mod drain;
 pub mod entropy;
@@ -31,18 +32,20 @@ mod requests;
 pub mod slot;
 pub mod spin;
 pub mod stats;
+pub mod stream;
 pub mod table;
 pub mod wheel;
 
 use crate::config::{BusyPoll, Compression, Deadlines, Limits, OriginPolicy, Rates};
 use crate::driver::{Driver, Event, PeerAddr, Token};
-use crate::handler::{CloseReason, ConnId, Handler, Shard};
+use crate::handler::{CloseReason, ConnId, Handler, Shard, Ticket};
 use crate::ws::{CloseCode, Kind, Prepared, Role, Session};
 use admission::Gate;
 use broadcast::{Broadcast, Broadcasts};
 use bytes::Bytes;
 use clock::Clock;
 use common::Common;
+use deferred::Answer;
 use deflate::Contexts;
 use drain::Drain;
 use entropy::Entropy;
@@ -93,6 +96,13 @@ pub enum Command {
     },
     /// Offer a message to every connection.
     Broadcast(Broadcast),
+    /// Answer a request that waits.
+    Answer {
+        /// Which one.
+        ticket: Ticket,
+        /// How.
+        answer: Box<Answer>,
+    },
     /// Begin the closing handshake.
     Close {
         /// Of whom.
@@ -201,6 +211,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             tick: clock.tick() as u32,
             now: clock.now(),
             stopwatch: clock.stopwatch(),
+            last_request: 0,
             draining: false,
             stop_asked: false,
             outbox_bytes: 0,
@@ -419,6 +430,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                     common.send_prepared(slot, token, &prepared);
                 }),
                 Command::Broadcast(broadcast) => self.broadcasts.push(broadcast),
+                Command::Answer { ticket, answer } => self.on_answer(ticket, *answer),
                 Command::Close { id, code, reason } => self.with_conn(id, |common, slot, token| {
                     common.close(slot, token, Some(code), &reason);
                 }),
@@ -431,7 +443,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     fn with_conn(&mut self, id: ConnId, act: impl FnOnce(&mut Common, &mut Slot, Token)) {
         let token = id.token();
         match self.table.get(token) {
-            Some((slot, _)) if slot.phase == Phase::Open => {
+            Some((slot, _)) if slot.phase.is_open() => {
                 act(&mut self.common, slot, token);
             }
             _ => self.common.stats.commands_stale.add(1),
@@ -451,7 +463,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
         match party.slot.phase {
             Phase::Closing => return,
             Phase::Connecting => return self.fail_connect(token, ConnectError::Disconnected),
-            _ => party.common.enter(party.slot, Phase::Closing),
+            _ => {
+                party.abandon();
+                party.common.enter(party.slot, Phase::Closing);
+            }
         }
         party.tell_close(reason);
         self.driver.close(token);

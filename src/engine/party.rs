@@ -54,11 +54,13 @@ impl<H: Handler> Party<'_, H> {
         }
         let Some(state) = self.state.take() else { return };
         let stats = &self.common.stats;
-        stats.websockets.sub(1);
-        stats.count_close(&reason);
-        if let CloseReason::Disconnected = reason {
-            stats.disconnects.add(1);
+        let is_stream = self.slot.flags.has(Flags::HTTP);
+        if is_stream {
+            stats.streams.sub(1);
+        } else {
+            stats.websockets.sub(1);
         }
+        stats.count_close(&reason, !is_stream);
         self.handler.close(ConnId::new(self.common.shard, self.token), state, reason);
     }
 

@@ -5,7 +5,7 @@
 
 use super::admission::Refusal;
 use super::histogram::Histogram;
-use super::slot::Transport;
+use super::slot::Link;
 use super::stats::{Counter, DEADLINES, KINDS, Labelled, METRICS, REASONS, STATES, Stats, TRACKED_CODES};
 use crate::ws::Violation;
 use std::fmt::{Display, Write as _};
@@ -69,7 +69,7 @@ impl<'a, I: Iterator<Item = &'a Stats> + Clone> Page<'_, I> {
         let name = "ringwire_connections";
         self.family(name, "gauge", "Connections with a slot, by transport and state.");
         for (shard, stats) in self.shards.clone().enumerate() {
-            for (transport, states) in Transport::NAMES.iter().zip(&stats.labelled.connections) {
+            for (transport, states) in Link::NAMES.iter().zip(&stats.labelled.connections) {
                 for (state, count) in STATES.iter().zip(states) {
                     let labels =
                         format_args!("shard=\"{shard}\",transport=\"{transport}\",state=\"{state}\"");
@@ -123,7 +123,7 @@ impl<'a, I: Iterator<Item = &'a Stats> + Clone> Page<'_, I> {
         let codes = (0..=TRACKED_CODES.len()).map(|index| Code(TRACKED_CODES.get(index).copied()));
         self.by_label(name, help, "code", codes, |all, code| &all.closes[code]);
         let name = "ringwire_close_reasons_total";
-        let help = "The same by the reason that the handler was told.";
+        let help = "Ended WebSocket connections and streams by the reason that the handler was told.";
         self.by_label(name, help, "reason", REASONS.iter(), |all, reason| &all.reasons[reason]);
         let name = "ringwire_violations_total";
         let help = "Connections failed because the peer broke the protocol, by the rule.";
@@ -178,9 +178,9 @@ mod tests {
         let shards = [Stats::default(), Stats::default()];
         shards[1].count_received(Kind::Binary, 30);
         shards[0].count_sent(Kind::Text, 7);
-        shards[1].count_close(&CloseReason::Violation(Violation::Unmasked));
-        shards[1].count_close(&CloseReason::Timeout(Deadline::Write));
-        shards[0].count_close(&CloseReason::Peer { code: Some(CloseCode(4_000)), reason: "" });
+        shards[1].count_close(&CloseReason::Violation(Violation::Unmasked), true);
+        shards[1].count_close(&CloseReason::Timeout(Deadline::Write), true);
+        shards[0].count_close(&CloseReason::Peer { code: Some(CloseCode(4_000)), reason: "" }, true);
         shards[0].labelled.turns.record(Duration::from_micros(3));
         let mut text = String::new();
         write_prometheus(&mut text, "epoll", shards.iter());

@@ -35,7 +35,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 }
                 Phase::Head => party.take_requests(input),
                 Phase::Connecting => party.take_answer(input),
-                Phase::Finishing | Phase::Lingering | Phase::Closing => Outcome::Continue,
+                Phase::Deferred => party.take_early(input),
+                Phase::Stream | Phase::Finishing | Phase::Lingering | Phase::Closing => Outcome::Continue,
             };
         }
         driver.release(lease);
@@ -67,10 +68,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
         match party.slot.phase {
             // What came before is still delivered, when the peer's time has come.
             Phase::Open if party.slot.flags.has(Flags::SLOWED) => {}
-            Phase::Open => {
+            Phase::Open | Phase::Stream => {
                 party.tell_close(CloseReason::Disconnected);
                 self.finish(token);
             }
+            Phase::Deferred => self.abort(token, CloseReason::Disconnected),
             // Requests that were put off are still answered.
             Phase::Head if party.slot.flags.has(Flags::PAUSED) => {}
             Phase::Head => self.finish(token),

@@ -4,7 +4,7 @@
 
 use super::admission::Refusal;
 use super::histogram::Histogram;
-use super::slot::{Phase, Slot, Transport};
+use super::slot::{Link, Phase, Slot};
 use super::spin::SpinCounts;
 use crate::driver::DriverStats;
 use crate::handler::CloseReason;
@@ -67,6 +67,12 @@ stats! {
     upgrades_refused "counter" "ringwire_upgrades_refused_total" "WebSocket handshakes answered with an error.",
     http_requests "counter" "ringwire_http_requests_total" "Plain HTTP requests given to the handler.",
     http_errors "counter" "ringwire_http_errors_total" "Requests answered with 4xx or 5xx by the engine itself.",
+    streams "gauge" "ringwire_streams" "Open responses that go on: event streams and other bodies.",
+    streams_opened "counter" "ringwire_streams_opened_total" "Responses that went on.",
+    comments_sent "counter" "ringwire_comments_sent_total" "Comments sent to event streams after event_idle_ms of silence.",
+    deferred "gauge" "ringwire_requests_deferred" "Requests whose answer was put off and is out.",
+    deferred_expired "counter" "ringwire_requests_expired_total" "Requests that nothing answered in time.",
+    deferred_abandoned "counter" "ringwire_requests_abandoned_total" "Requests that ended without an answer: the peer or the server went first.",
     messages_dropped "counter" "ringwire_messages_dropped_total" "Messages not taken because of max_outbox_bytes.",
     deflated_bytes_received "counter" "ringwire_deflated_bytes_received_total" "Payload bytes of compressed messages received, as they came.",
     inflated_bytes "counter" "ringwire_inflated_bytes_total" "Bytes that those messages inflated to.",
@@ -86,7 +92,7 @@ stats! {
     disconnects "counter" "ringwire_disconnects_total" "WebSocket connections that ended without a Close frame.",
     receive_pauses "counter" "ringwire_receive_pauses_total" "Times receiving paused at pause_receive_bytes.",
     commands "counter" "ringwire_mailbox_commands_total" "Commands taken from other threads.",
-    commands_stale "counter" "ringwire_mailbox_stale_total" "Commands for connections that no longer exist.",
+    commands_stale "counter" "ringwire_mailbox_stale_total" "Commands for connections that no longer exist and answers to requests that no longer wait.",
     broadcasts "counter" "ringwire_broadcasts_total" "Messages to all that every connection has been offered.",
     broadcast_bytes "gauge" "ringwire_broadcast_bytes" "Bytes of messages to all that wait or are on their way.",
     turns "counter" "ringwire_turns_total" "Turns of the event loop.",
@@ -111,11 +117,11 @@ stats! {
 #[derive(Debug, Default)]
 pub struct Labelled {
     /// Connections with a slot, by transport and state.
-    pub(super) connections: [[Counter; STATES.len()]; Transport::NAMES.len()],
+    pub(super) connections: [[Counter; STATES.len()]; Link::NAMES.len()],
     /// Messages handed to the handler, and sent: text, binary.
     pub(super) received: [Traffic; KINDS.len()],
     pub(super) sent: [Traffic; KINDS.len()],
-    /// Ends of WebSocket connections: by close code, by the reason that the handler was told, and within
+    /// Ends of connections that were open: by close code, by the reason that the handler was told, and within
     /// two of these reasons by what it was.
     pub(super) closes: [Counter; TRACKED_CODES.len() + 1],
     pub(super) reasons: [Counter; REASONS.len()],
@@ -149,7 +155,7 @@ impl Traffic {
 /// Values of the label `kind` of messages.
 pub(super) const KINDS: [&str; 2] = ["text", "binary"];
 /// Values of the label `state` of connections.
-pub(super) const STATES: [&str; 4] = ["http", "connecting", "open", "closing"];
+pub(super) const STATES: [&str; 6] = ["http", "deferred", "connecting", "open", "stream", "closing"];
 /// Values of the label `reason` of closes.
 pub(super) const REASONS: [&str; 7] =
     ["peer", "local", "violation", "timeout", "disconnected", "rate", "shutdown"];
@@ -162,21 +168,23 @@ pub(super) const TRACKED_CODES: [u16; 13] =
 const fn state(phase: Phase) -> usize {
     match phase {
         Phase::Head => 0,
-        Phase::Connecting => 1,
-        Phase::Open => 2,
-        Phase::Finishing | Phase::Lingering | Phase::Closing => 3,
+        Phase::Deferred => 1,
+        Phase::Connecting => 2,
+        Phase::Open => 3,
+        Phase::Stream => 4,
+        Phase::Finishing | Phase::Lingering | Phase::Closing => 5,
     }
 }
 
 impl Stats {
     /// A connection has taken a slot.
     pub fn count_in(&self, slot: &Slot) {
-        self.labelled.connections[slot.transport() as usize][state(slot.phase)].add(1);
+        self.labelled.connections[slot.link() as usize][state(slot.phase)].add(1);
     }
 
     /// A connection has left its slot, or the phase it is in.
     pub fn count_out(&self, slot: &Slot) {
-        self.labelled.connections[slot.transport() as usize][state(slot.phase)].sub(1);
+        self.labelled.connections[slot.link() as usize][state(slot.phase)].sub(1);
     }
 
     /// Counts a peer that was not let in.
@@ -208,12 +216,14 @@ impl Stats {
         text.messages.get() + binary.messages.get()
     }
 
-    /// Counts the end of a WebSocket connection as its handler is told of it.
-    pub fn count_close(&self, reason: &CloseReason<'_>) {
+    /// Counts the end of a connection as its handler is told of it. A stream has no close code.
+    pub fn count_close(&self, reason: &CloseReason<'_>, is_websocket: bool) {
         let labelled = &self.labelled;
-        let code = reason.code().0;
-        let code = TRACKED_CODES.iter().position(|tracked| *tracked == code);
-        labelled.closes[code.unwrap_or(TRACKED_CODES.len())].add(1);
+        if is_websocket {
+            let code = reason.code().0;
+            let code = TRACKED_CODES.iter().position(|tracked| *tracked == code);
+            labelled.closes[code.unwrap_or(TRACKED_CODES.len())].add(1);
+        }
         let reason = match reason {
             CloseReason::Peer { .. } => 0,
             CloseReason::Local => 1,
@@ -225,7 +235,11 @@ impl Stats {
                 labelled.timeouts[*deadline as usize].add(1);
                 3
             }
-            CloseReason::Disconnected => 4,
+            CloseReason::Disconnected => {
+                // A stream has no other end from its peer's side.
+                self.disconnects.add(u64::from(is_websocket));
+                4
+            }
             CloseReason::RateLimit => 5,
             CloseReason::Shutdown => 6,
         };
