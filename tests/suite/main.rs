@@ -24,6 +24,7 @@ macro_rules! on_every_driver {
 }
 
 mod addresses;
+mod admission;
 mod attacks;
 mod backpressure;
 mod broadcast;
@@ -37,9 +38,12 @@ mod exhaustion;
 mod handshake;
 mod http;
 mod large;
+mod lifetime;
 mod messages;
+mod metrics;
 mod outbound;
 mod peer;
+mod rates;
 mod remote;
 mod service;
 mod shutdown;
