@@ -24,6 +24,7 @@ macro_rules! on_every_driver {
 }
 
 mod addresses;
+mod admission;
 mod attacks;
 mod backpressure;
 mod broadcast;
@@ -38,9 +39,12 @@ mod handshake;
 mod http;
 mod http_soak;
 mod large;
+mod lifetime;
 mod messages;
+mod metrics;
 mod outbound;
 mod peer;
+mod rates;
 mod remote;
 mod service;
 mod shutdown;
