@@ -44,6 +44,7 @@ mod messages;
 mod metrics;
 mod outbound;
 mod peer;
+mod proxy;
 mod rates;
 mod remote;
 mod service;
