@@ -4,6 +4,8 @@
 //! one connection come in order: `upgrade`, `open`, then `message`, `fragment` and `drain`, and at
 //! last exactly one `close`.
 
+mod push;
+
 use crate::driver::{PeerAddr, Token};
 use crate::engine::common::Common;
 use crate::engine::outbound::Connect;
@@ -18,6 +20,7 @@ use std::time::Duration;
 
 pub use crate::engine::common::SendResult;
 pub use crate::engine::outbound::ConnectError;
+pub use push::{Dropped, Overflow, Presence, Publication, Subscribe, TopicError, UserError};
 
 /// Names a connection for as long as it lives, on any thread. A stale id reaches nobody.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,6 +89,14 @@ pub trait Handler: Sized + 'static {
     /// The peer has taken all that was queued, after a send returned [`SendResult::Queued`] or
     /// [`SendResult::Dropped`]; a send through a [`Remote`](crate::Remote) counts as well.
     fn drain(&mut self, _conn: &mut Conn<'_, Self::State>) {}
+
+    /// Messages of this connection were lost, in this turn and as often as is told: publications that
+    /// did not fit, and what its [`Overflow`] policy took back. Comes once a turn.
+    fn dropped(&mut self, _conn: &mut Conn<'_, Self::State>, _dropped: Dropped) {}
+
+    /// A user came online or went offline ([`Conn::bind_user`]): told once for all shards, on that whose
+    /// connection was the first or the last.
+    fn presence(&mut self, _shard: &mut Shard<'_, Self::State>, _change: &Presence) {}
 
     /// A message to all ([`Remote::broadcast`](crate::Remote::broadcast)) has come to this
     /// connection: sends it, unless this is overridden. Here is decided who gets it, by state, tag
@@ -202,6 +213,7 @@ pub(crate) struct Accept<S> {
     pub(crate) headers: Headers,
     pub(crate) stream: bool,
     pub(crate) compress: bool,
+    pub(crate) overflow: Overflow,
 }
 
 impl<S> Upgrade<S> {
@@ -213,6 +225,7 @@ impl<S> Upgrade<S> {
             headers: Headers::default(),
             stream: false,
             compress: true,
+            overflow: Overflow::DropNewest,
         }))
     }
 
@@ -252,6 +265,11 @@ impl<S> Upgrade<S> {
     /// are compressed already.
     pub fn without_compression(self) -> Self {
         self.change(|accept| accept.compress = false)
+    }
+
+    /// What becomes of messages that do not fit the outbox; see [`Conn::set_overflow`].
+    pub fn overflow(self, overflow: Overflow) -> Self {
+        self.change(|accept| accept.overflow = overflow)
     }
 
     fn change(mut self, change: impl FnOnce(&mut Accept<S>)) -> Self {

@@ -75,8 +75,8 @@ pub use driver::PeerAddr;
 pub use driver::probe as doctor;
 pub use error::ServerError;
 pub use handler::{
-    ClientRequest, CloseReason, Conn, ConnId, ConnectError, Deadline, Fragment, Handler, Request, SendResult,
-    Shard, Upgrade,
+    ClientRequest, CloseReason, Conn, ConnId, ConnectError, Deadline, Dropped, Fragment, Handler, Overflow,
+    Presence, Publication, Request, SendResult, Shard, Subscribe, TopicError, Upgrade, UserError,
 };
 pub use remote::{Remote, RemoteError};
 pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo, available_cores};

@@ -4,6 +4,7 @@
 
 use super::Core;
 use super::deadlines::{Due, nearest};
+use super::sides::COVERED;
 use super::slot::{Flags, NO_WORK, Phase, Slot};
 use crate::driver::{Driver, Token};
 use crate::handler::Handler;
@@ -23,6 +24,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     pub fn is_at_rest(&self) -> bool {
         self.common.dirty.is_empty()
             && self.broadcasts.is_empty()
+            && !self.has_post()
             && self.connects.is_empty()
             && !matches!(self.accept_paused, super::AcceptPause::Until(_))
     }
@@ -57,9 +59,39 @@ impl<D: Driver, H: Handler> Core<D, H> {
         demand!(queued == common.outbox_bytes, "{queued} bytes queued, counted {}", common.outbox_bytes);
         let websockets = common.stats.websockets.get();
         demand!(owed == websockets, "{owed} connections are owed a close, counted {websockets}");
+        self.audit_topics()?;
         let (kept, counted) = (common.pool.capacity_kept(), common.pool.free_bytes());
         demand!(kept == counted, "the pool keeps {kept} bytes, counted {counted}");
         demand!(kept <= common.limits.max_pool_bytes as usize, "the pool keeps {kept} bytes");
+        Ok(())
+    }
+
+    /// Every subscription has its place, and every place its subscription.
+    fn audit_topics(&self) -> Result<(), String> {
+        let sides = &self.common.sides;
+        let Some(topics) = &self.common.topics else { return Ok(()) };
+        let (mut subs, mut placed) = (0, 0);
+        for (token, _, state) in self.table.iter() {
+            let Some(side) = sides.get(token.slot) else { continue };
+            demand!(state.is_some() || side.count() == 0, "{token:?} has ended and is subscribed");
+            for sub in side.subs() {
+                subs += 1;
+                let filter = topics.lists[sub.list as usize].filter();
+                let carriers = side.subs().filter(|other| {
+                    other.position != COVERED && topics.lists[other.list as usize].filter().covers(filter)
+                });
+                demand!(carriers.count() == 1, "{token:?} is to get {filter:?} once");
+                if sub.position != COVERED {
+                    placed += 1;
+                    let at = topics.lists[sub.list as usize].at(sub.position);
+                    demand!(at == Some(token.slot), "{token:?} is not in {filter:?}, there is {at:?}");
+                }
+            }
+        }
+        let listed: usize = topics.lists.iter().map(|(_, list)| list.subscribers()).sum();
+        demand!(placed == listed, "{placed} subscriptions have a place, lists count {listed}");
+        let counted = topics.counts().1;
+        demand!(subs == counted, "{subs} subscriptions, counted {counted}");
         Ok(())
     }
 

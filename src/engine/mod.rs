@@ -6,26 +6,36 @@
 
 mod assembly;
 mod audit;
+pub mod backlog;
 pub mod broadcast;
 pub mod clock;
 pub mod common;
 mod deadlines;
 pub mod deflate;
 pub mod entropy;
+mod fanout;
 pub mod heartbeat;
 pub mod inflate;
 pub mod mailbox;
+pub mod names;
 pub mod outbound;
 mod outbox;
+pub mod overflow;
 mod party;
+pub mod peers;
 pub mod pool;
+pub mod post;
 pub mod queue;
 mod receive;
 mod requests;
+pub mod sides;
 pub mod slot;
 pub mod spin;
 pub mod stats;
+pub mod subscriptions;
 pub mod table;
+pub mod topics;
+pub mod users;
 pub mod wheel;
 
 use crate::config::{BusyPoll, Compression, Deadlines, Limits, OriginPolicy};
@@ -42,7 +52,9 @@ use heartbeat::Heartbeat;
 use mailbox::Inbox;
 use outbound::{Connect, ConnectError};
 use party::Party;
+use peers::Peers;
 use pool::Pool;
+use post::{Parcel, Post};
 use slab::Slab;
 use slot::{PeerTable, Phase, Slot};
 use spin::Spin;
@@ -51,6 +63,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use subscriptions::Subscribe;
 use table::{MAX_SLOTS, Table};
 use wheel::Wheel;
 
@@ -80,6 +93,19 @@ pub enum Command {
         to: ConnId,
         /// What.
         prepared: Prepared,
+    },
+    /// Publish a message, or send it to a user.
+    Parcel(Parcel),
+    /// What a handler of another core published in one turn.
+    Parcels(Vec<Parcel>),
+    /// Begin or end a subscription.
+    Subscribe {
+        /// Whose.
+        id: ConnId,
+        /// As in [`Conn::subscribe`](crate::Conn::subscribe).
+        filter: String,
+        /// How, or that it ends.
+        how: Option<Subscribe>,
     },
     /// Offer a message to every connection.
     Broadcast(Broadcast),
@@ -114,6 +140,8 @@ pub struct CoreConfig {
     pub compression: Compression,
     /// Whether the core polls before it sleeps.
     pub busy_poll: Option<BusyPoll>,
+    /// What it shares with the others.
+    pub peers: Arc<Peers>,
 }
 
 /// See the module's documentation.
@@ -185,6 +213,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
             stop_asked: false,
             outbox_bytes: 0,
             lent: None,
+            sides: Default::default(),
+            topics: None,
+            post: Post::new(config.peers),
+            bound: Default::default(),
+            drops: Vec::new(),
         };
         Self {
             driver,
@@ -263,6 +296,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         };
         self.handler_wait = self.handler.turn(&mut shard);
         self.start_connects();
+        self.progress_post();
         self.progress_broadcasts();
         self.progress_drain();
         self.flush();
@@ -271,7 +305,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     fn next_wait(&self) -> Option<Duration> {
-        if !self.common.dirty.is_empty() || !self.broadcasts.is_empty() {
+        if !self.common.dirty.is_empty() || !self.broadcasts.is_empty() || self.has_post() {
             return Some(Duration::ZERO);
         }
         let timers = self.wheel.next_tick().map(|tick| self.clock.until(tick));
@@ -392,6 +426,15 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 Command::SendPrepared { to, prepared } => self.with_conn(to, |common, slot, token| {
                     common.send_prepared(slot, token, &prepared);
                 }),
+                Command::Parcel(parcel) => self.take_parcel(parcel),
+                Command::Parcels(parcels) => parcels.into_iter().for_each(|parcel| self.take_parcel(parcel)),
+                Command::Subscribe { id, filter, how } => {
+                    self.with_conn(id, |common, slot, token| match how {
+                        // What is refused is counted.
+                        Some(how) => drop(common.subscribe(slot, token, &filter, how)),
+                        None => drop(common.unsubscribe(slot, token, &filter)),
+                    });
+                }
                 Command::Broadcast(broadcast) => self.broadcasts.push(broadcast),
                 Command::Close { id, code, reason } => self.with_conn(id, |common, slot, token| {
                     common.close(slot, token, Some(code), &reason);
@@ -486,6 +529,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             self.handler.connect_failed(connect.state, ConnectError::Disconnected);
         }
         self.broadcasts.clear();
+        self.tell_presence();
         self.stopped = true;
     }
 
@@ -495,6 +539,13 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let stats = &self.common.stats;
         stats.turns.add(1);
         stats.connections.set(self.table.len() as u64);
+        if let Some(topics) = &self.common.topics {
+            let (topics, subscriptions, retained_bytes) = topics.counts();
+            stats.topics.set(topics);
+            stats.subscriptions.set(subscriptions);
+            stats.retained_bytes.set(retained_bytes);
+        }
+        stats.bound_connections.set(self.common.bound.count() as u64);
         stats.broadcast_bytes.set(self.inbox.held_bytes() as u64);
         stats.outbox_bytes.set(self.common.outbox_bytes as u64);
         stats.pool_bytes.set(self.common.pool.free_bytes() as u64);

@@ -49,6 +49,7 @@ impl<H: Handler> Party<'_, H> {
             return;
         }
         let Some(state) = self.state.take() else { return };
+        self.common.forget(self.token);
         let stats = &self.common.stats;
         stats.websockets.sub(1);
         stats.count_close(reason.code());

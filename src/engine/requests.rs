@@ -178,6 +178,7 @@ impl<H: Handler> Party<'_, H> {
                     self.slot.flags.set(Flags::STREAM);
                 }
                 self.forget_request();
+                self.common.set_overflow(self.slot, self.token, accept.overflow);
                 self.tell_open(accept.state);
                 Next::Open(head_bytes)
             }

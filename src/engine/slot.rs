@@ -49,6 +49,8 @@ impl Flags {
     pub const WANTS_DRAIN: Self = Self(32);
     /// The connection is on the list of those to flush.
     pub const DIRTY: Self = Self(64);
+    /// A policy other than dropping the newest may apply while the peer does not keep up.
+    pub const HOLDS: Self = Self(128);
 
     /// Whether `flag` is set.
     pub fn has(self, flag: Self) -> bool {
