@@ -65,6 +65,15 @@ impl Backlog {
         Some(std::mem::replace(&mut held.frame, frame))
     }
 
+    /// A message with this key that is not to be replaced follows: later ones must not overtake it.
+    pub fn settle(&mut self, key: &Key) {
+        if let Some(number) = self.keys.remove(key)
+            && let Some(Some(held)) = self.held.get_mut((number - self.first) as usize)
+        {
+            held.key = None;
+        }
+    }
+
     /// Takes out the oldest message that is droppable.
     pub fn drop_oldest(&mut self) -> Option<SendBuf> {
         let begin = self.droppable_from.max(self.first) - self.first;
@@ -187,6 +196,10 @@ mod tests {
         backlog.push(frame(5, 1), true, key("a", 1));
         assert_eq!(backlog.drop_oldest().unwrap().as_slice(), [2; 4]);
         assert!(backlog.replace(&a2, frame(6, 1)).is_none());
-        assert_eq!(rest(backlog), [(3, 4), (5, 1)]);
+        backlog.settle(&a1);
+        backlog.push(frame(7, 1), false, None);
+        assert!(backlog.replace(&a1, frame(8, 1)).is_none(), "it would overtake");
+        backlog.push(frame(8, 1), false, key("a", 1));
+        assert_eq!(rest(backlog), [(3, 4), (5, 1), (7, 1), (8, 1)]);
     }
 }

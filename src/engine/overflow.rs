@@ -191,7 +191,7 @@ impl Common {
         let side = self.sides.get(token.slot);
         let of_sub = side.zip(via).and_then(|(side, via)| side.of(via.list)).and_then(|sub| sub.overflow);
         let overflow = of_sub.unwrap_or_else(|| self.overflow(token.slot));
-        let key = via.filter(|_| overflow == Overflow::Conflate).map(|via| (via.topic.clone(), via.key));
+        let key = via.map(|via| (via.topic.clone(), via.key));
         slot.flags.set(Flags::WANTS_DRAIN);
         if let Err(frame) = self.make_room(slot, token, frame, overflow, key.as_ref()) {
             self.pool.give_back(frame);
@@ -224,7 +224,8 @@ impl Common {
         let work = &mut works[slot.work as usize];
         let queued = work.queued();
         let backlog = work.backlog.get_or_insert_default();
-        let replaced = key.and_then(|key| backlog.bytes_of(key)).unwrap_or(0);
+        let key_of_latest = key.filter(|_| overflow == Overflow::Conflate);
+        let replaced = key_of_latest.and_then(|key| backlog.bytes_of(key)).unwrap_or(0);
         let mut free = (max + replaced).saturating_sub(queued);
         while free < bytes && overflow == Overflow::DropOldest && bytes <= max {
             let Some(oldest) = backlog.drop_oldest() else { break };
@@ -239,13 +240,16 @@ impl Common {
             Err(frame)
         } else {
             if replaced > 0
-                && let Some(key) = key
+                && let Some(key) = key_of_latest
             {
                 pool.give_back(backlog.replace(key, frame).unwrap_or_else(|| SendBuf::Owned(Vec::new())));
                 lost.conflated = 1;
             } else {
                 let droppable = overflow == Overflow::DropOldest;
-                backlog.push(frame, droppable, key.cloned());
+                if let (Some(key), None) = (key, key_of_latest) {
+                    backlog.settle(key);
+                }
+                backlog.push(frame, droppable, key_of_latest.cloned());
             }
             work.held_bytes = work.held_bytes + bytes - replaced;
             *outbox_bytes = *outbox_bytes + bytes - replaced;

@@ -2,13 +2,15 @@
 
 use crate::peer::{Peer, text};
 use crate::stage::{Setup, Stage};
-use ringwire::{Limits, Prepared, Publication};
+use ringwire::{Deadlines, Limits, Prepared, Publication};
 
 const BYTES: usize = 9_000;
 
 fn small(on_outbox: u32) -> Setup {
     let limits = Limits { max_outbox_bytes: on_outbox, pause_receive_bytes: 20_000, ..Limits::default() };
-    Setup { limits, ..Setup::default() }
+    // A peer that is to be slow may be, however slow the host is.
+    let deadlines = Deadlines { write_ms: 0, ..Deadlines::default() };
+    Setup { limits, deadlines, ..Setup::default() }
 }
 
 /// Messages begin with their number.
@@ -35,6 +37,7 @@ fn publish_until(stage: &Stage, metric: &str, at_least: u64, key: impl Fn(u32) -
         let message = message(number);
         stage.remote.publish_with(Publication::new("feed", &message).key(key(number))).unwrap();
         number += 1;
+        assert!(number < 20_000, "{metric} is {} only", stage.metric(metric));
         stage.wait_metric("ringwire_publications_total", number.into());
         stage.wait_metric("ringwire_broadcast_bytes", 0);
     }

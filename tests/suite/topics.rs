@@ -151,8 +151,10 @@ on_every_driver! {
                     let orders = topics.map(|topic| format!("!pub {topic} : 3 {topic} {number}")).join(" ; ");
                     speaker.send(&text(&format!("!run {orders}")));
                     if number % 6 == 0 {
-                        let guest = stage.open("/").subscribed(&["t/2", "t/#"]);
-                        if number % 12 == 0 { guest.reset() } else { guest.bye() }
+                        let mut guest = stage.open("/");
+                        guest.send(&text("!run !sub t/2 ; !sub t/# ; !unsub t/2"));
+                        guest.next_frame();
+                        if number % 12 == 0 { guest.reset() } else { drop(guest) }
                     }
                 }
             });

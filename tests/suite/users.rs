@@ -39,6 +39,7 @@ on_every_driver! {
             for number in 0..20 {
                 ben.order(&format!("!to ann {number}"), "Ok(3)");
                 assert_eq!(stage.remote.send_to_user("ben", &Prepared::text(number.to_string())), Ok(1));
+                ben.expect_text(&number.to_string());
             }
             ben.order("!to nobody x", "Ok(0)");
             assert_eq!(stage.remote.send_to_user("nobody", &Prepared::text("x")), Ok(0));
