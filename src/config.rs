@@ -139,7 +139,8 @@ pub struct Limits {
     /// payload; beyond it `broadcast` and `publish` return an error. One alone may be larger. Default 64 MiB.
     pub max_broadcast_bytes: u32,
     /// Bytes of a topic's name, or of a wildcard; beyond it
-    /// [`TopicError::Name`](crate::TopicError::Name). Default 256.
+    /// [`TopicError::Name`](crate::TopicError::Name), counted by `ringwire_subscriptions_refused_total` or
+    /// `ringwire_publications_refused_total`. Default 256.
     pub max_topic_bytes: u32,
     /// Subscriptions of one connection; beyond it
     /// [`TooManySubscriptions`](crate::TopicError::TooManySubscriptions), counted by
@@ -154,10 +155,12 @@ pub struct Limits {
     /// comes from another shard and finds no room is counted by `ringwire_retained_refused_total`.
     /// Default 16 MiB.
     pub max_retained_bytes: u32,
-    /// Bytes of a user's name; beyond it [`UserError::Name`](crate::UserError::Name). Default 256.
+    /// Bytes of a user's name; beyond it [`UserError::Name`](crate::UserError::Name), counted by
+    /// `ringwire_user_binds_refused_total`. Default 256.
     pub max_user_bytes: u32,
     /// Connections bound to one user; beyond it
-    /// [`TooManyConnections`](crate::UserError::TooManyConnections). Default 1,024.
+    /// [`TooManyConnections`](crate::UserError::TooManyConnections), counted by
+    /// `ringwire_user_binds_refused_total`. Default 1,024.
     pub max_user_connections: u32,
     /// Receive buffers a shard may have. They are published as traffic asks. Default 1,024.
     pub receive_buffers: u16,

@@ -67,6 +67,11 @@ impl Handler for Echo {
         Upgrade::accept(())
     }
 
+    fn open(&mut self, conn: &mut Conn<'_, ()>) {
+        conn.subscribe("feed/#").unwrap();
+        conn.subscribe("feed/1").unwrap();
+    }
+
     fn message(&mut self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
         conn.send(message);
     }
@@ -218,6 +223,32 @@ fn steady_broadcast_allocates_nothing_on_uring() {
 #[test]
 fn steady_broadcast_allocates_nothing_on_epoll() {
     assert_nothing_is_allocated_for_all(DriverChoice::Epoll);
+}
+
+/// What is published to a topic is offered to all of its subscribers.
+fn assert_nothing_is_allocated_for_subscribers(driver: DriverChoice) {
+    for (bytes, deep, clients) in [(20, 1, 40), (20, 8, 40), (4 << 10, 1, 40), (20 << 10, 3, 4)] {
+        let payload: Vec<u8> = (0..bytes).map(|at| b'a' + (at % 26) as u8).collect();
+        let prepared = Prepared::text(String::from_utf8(payload).unwrap());
+        let allocated = steady_allocations(driver, bytes, deep, clients, |clients, remote| {
+            (0..deep).for_each(|_| remote.publish("feed/1", &prepared).unwrap());
+            clients.iter_mut().for_each(Client::hear);
+        });
+        assert_eq!(allocated, 0, "{bytes} bytes, {deep} deep, to {clients}: allocations in 300 rounds");
+    }
+}
+
+#[test]
+fn steady_publishing_allocates_nothing_on_uring() {
+    if std::env::var_os("RINGWIRE_SKIP_URING").is_some_and(|value| value == "1") {
+        return;
+    }
+    assert_nothing_is_allocated_for_subscribers(DriverChoice::Uring);
+}
+
+#[test]
+fn steady_publishing_allocates_nothing_on_epoll() {
+    assert_nothing_is_allocated_for_subscribers(DriverChoice::Epoll);
 }
 
 /// The test above can fail: the counter counts this thread's allocations.

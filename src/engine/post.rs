@@ -147,6 +147,12 @@ impl Post {
 impl Common {
     /// Publishes to the subscribers of all cores.
     pub fn publish(&mut self, publication: &Publication<'_>) -> Result<(), TopicError> {
+        let result = self.publish_everywhere(publication);
+        self.stats.publications_refused.add(u64::from(result.is_err()));
+        result
+    }
+
+    fn publish_everywhere(&mut self, publication: &Publication<'_>) -> Result<(), TopicError> {
         let Publication { topic, message, except, retain, key } = *publication;
         check_name(topic, self.limits.max_topic_bytes)?;
         if retain {
@@ -156,7 +162,6 @@ impl Common {
         let Some(mailboxes) = self.post.peers.mailboxes() else { return Err(TopicError::Stopped) };
         let cores = mailboxes.len();
         if reserve_everywhere(mailboxes, held_bytes).is_err() {
-            self.stats.publications_refused.add(1);
             return Err(TopicError::Full);
         }
         if cores == 1 {

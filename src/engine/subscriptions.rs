@@ -52,13 +52,11 @@ impl Common {
         if slot.phase != Phase::Open || slot.session.state() != State::Open {
             return Err(TopicError::Closed);
         }
-        let filter = Filter::parse(filter, self.limits.max_topic_bytes)?;
         let mut topics = self.topics.take().unwrap_or_default();
-        let result = self.subscribe_in(&mut topics, slot, token, filter, how);
+        let result = Filter::parse(filter, self.limits.max_topic_bytes)
+            .and_then(|filter| self.subscribe_in(&mut topics, slot, token, filter, how));
         self.topics = Some(topics);
-        if let Err(TopicError::TooManySubscriptions | TopicError::TooManyTopics) = result {
-            self.stats.subscriptions_refused.add(1);
-        }
+        self.stats.subscriptions_refused.add(u64::from(result.is_err()));
         result
     }
 

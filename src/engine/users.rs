@@ -190,7 +190,9 @@ impl Common {
         if self.bound.user(token.slot).is_some_and(|bound| **bound == *user) {
             return Ok(());
         }
-        let (user, change) = self.post.peers.users.bind(user, ConnId::new(self.shard, token))?;
+        let bound = self.post.peers.users.bind(user, ConnId::new(self.shard, token));
+        self.stats.user_binds_refused.add(u64::from(bound.is_err()));
+        let (user, change) = bound?;
         self.unbind_user(token);
         if let Some(change) = change {
             self.bound.changes.push(Presence { user: user.clone(), online: true, change });

@@ -267,13 +267,14 @@ on_every_driver! {
         other.order("!pub a/# : x", "Err(Name)");
         let big = ".".repeat(2_000);
         other.order(&format!("!pub 4 retain : {big}"), "Err(TooMuchRetained)");
-        assert_eq!(stage.metric("ringwire_subscriptions_refused_total"), 2);
+        assert_eq!(stage.metric("ringwire_subscriptions_refused_total"), 5);
+        assert_eq!(stage.metric("ringwire_publications_refused_total"), 6);
         // From afar the one is counted that finds no room.
         stage.remote.publish_with(Publication::new("4", &line(&*big)).retain()).unwrap();
         other.expect_text(&big);
         stage.remote.subscribe(stage.id("b"), "9", Subscribe::new()).unwrap();
         stage.wait_metric("ringwire_retained_refused_total", 1);
-        stage.wait_metric("ringwire_subscriptions_refused_total", 3);
+        stage.wait_metric("ringwire_subscriptions_refused_total", 6);
         assert_eq!(stage.remote.publish("", &line("x")), Err(TopicError::Name));
         // One alone may be larger than what may wait; a second does not fit beside it.
         let large = "x".repeat(90_000);
@@ -281,7 +282,7 @@ on_every_driver! {
         peer.expect_text(&large);
         peer.expect_text("small");
         assert_eq!(stage.notes.of("a").iter().filter(|event| *event == "publish Full").count(), 1);
-        stage.wait_metric("ringwire_publications_refused_total", 1);
+        stage.wait_metric("ringwire_publications_refused_total", 7);
         stage.wait_metric("ringwire_broadcast_bytes", 0);
     }
 

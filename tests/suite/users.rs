@@ -112,6 +112,7 @@ on_every_driver! {
         peers[3].order("!user 123456789", "Err(Name)");
         peers[0].order("!user 123456789", "Err(Name)");
         assert_eq!(stage.remote.connections_of("ann").len(), 3, "it stays bound");
+        stage.wait_metric("ringwire_user_binds_refused_total", 3);
         assert_eq!(stage.remote.send_to_user("", &Prepared::text("x")), Ok(0));
         assert_eq!(UserError::Name.to_string(), "the user's name is empty or longer than max_user_bytes");
     }
