@@ -9,7 +9,7 @@ use super::overflow::Dropped;
 use super::post::{Addressee, Parcel};
 use super::slot::Phase;
 use super::topics::Topics;
-use crate::driver::Driver;
+use crate::driver::{Driver, Token};
 use crate::handler::{Conn, Handler, Shard};
 use crate::ws::State;
 
@@ -117,8 +117,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             let bound = self.common.bound.user(token.slot).is_some_and(|bound| *bound == user);
             match self.table.get(token) {
                 Some((slot, _)) if bound => {
-                    let via = super::overflow::Via { list: u32::MAX, topic: &user, key: 0 };
-                    self.common.send_published(slot, token, &message, &via);
+                    self.common.send_published(slot, token, &message, None);
                 }
                 _ => self.common.stats.commands_stale.add(1),
             }
@@ -136,7 +135,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
     }
 
-    fn tell_dropped(&mut self, token: crate::driver::Token, dropped: Dropped) {
+    fn tell_dropped(&mut self, token: Token, dropped: Dropped) {
         let Some((slot, state)) = self.table.get(token) else { return };
         let is_open = slot.phase == Phase::Open && matches!(slot.session.state(), State::Open);
         if let Some(state) = state.as_mut().filter(|_| is_open) {

@@ -51,7 +51,7 @@ impl Overflow {
 /// What a connection has lost since its handler was last told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
-    /// Publications that did not fit. A message that the handler sends itself is not among them:
+    /// Publications, and messages to the user, that did not fit. A message that the handler sends itself is not among them:
     /// [`SendResult`] told of it.
     pub newest: u32,
     /// Messages that made room for later ones ([`Overflow::DropOldest`]).
@@ -105,16 +105,16 @@ impl Common {
         self.sides.get(slot).map_or(Overflow::DropNewest, |side| side.overflow)
     }
 
-    /// Sends a publication to a subscriber, and notes if that takes something from it.
+    /// Sends what was published to a topic (`via`) or to a user, and notes if it is lost.
     pub(super) fn send_published(
         &mut self,
         slot: &mut Slot,
         token: Token,
         message: &Prepared,
-        via: &Via<'_>,
+        via: Option<&Via<'_>>,
     ) -> SendResult {
         let result = if self.holds(slot) {
-            self.hold_prepared(slot, token, message, Some(via))
+            self.hold_prepared(slot, token, message, via)
         } else {
             self.send_prepared(slot, token, message)
         };

@@ -72,7 +72,12 @@ impl Side {
         if self.first.list == NONE {
             self.first = sub;
         } else {
-            self.more.get_or_insert_default().push(sub);
+            let more = self.more.get_or_insert_default();
+            if more.is_empty() {
+                // Two are as many as most have.
+                more.reserve_exact(1);
+            }
+            more.push(sub);
         }
     }
 

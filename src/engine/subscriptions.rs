@@ -102,7 +102,7 @@ impl Common {
         self.sides.subscribe(token.slot, Sub { list, position, overflow: how.overflow }, wildcard);
         if how.retained {
             for (topic, message, key) in topics.last_values(filter) {
-                self.send_published(slot, token, &message, &Via { list, topic: &topic, key });
+                self.send_published(slot, token, &message, Some(&Via { list, topic: &topic, key }));
             }
         }
         Ok(true)
@@ -166,7 +166,7 @@ impl Common {
             return;
         }
         let via = Via { list, topic: &publication.topic, key: publication.key };
-        if self.send_published(slot, token, &publication.message, &via) != SendResult::Closed {
+        if self.send_published(slot, token, &publication.message, Some(&via)) != SendResult::Closed {
             self.stats.publications_offered.add(1);
         }
     }

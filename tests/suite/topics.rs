@@ -152,7 +152,7 @@ on_every_driver! {
                     speaker.send(&text(&format!("!run {orders}")));
                     if number % 6 == 0 {
                         let mut guest = stage.open("/");
-                        guest.send(&text("!run !sub t/2 ; !sub t/# ; !unsub t/2"));
+                        guest.send(&text("!run !sub t/2 ; !sub t/# ; !unsub t/2 ; !say here"));
                         guest.next_frame();
                         if number % 12 == 0 { guest.reset() } else { drop(guest) }
                     }
