@@ -67,7 +67,9 @@ impl Handler for Subscriber {
         if self.how == How::Looped
             && let Some(message) = self.to_loop.lock().expect("no panic").take()
         {
-            shard.each_conn(|conn| drop(conn.send_prepared(&message)));
+            shard.each_conn(|conn| {
+                conn.send_prepared(&message);
+            });
         }
         None
     }

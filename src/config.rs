@@ -307,6 +307,10 @@ pub struct Deadlines {
     /// NAT expiry of three minutes. From 10,000 on connections take turns, so that those that came
     /// at once are not pinged at once: a ping may come early, after half the time at the soonest.
     pub idle_ms: u32,
+    /// Silence on a stream of events before a comment is sent, which keeps proxies from taking it for dead
+    /// and tells of a client that has gone; it comes up to a quarter early, so that not all come at once.
+    /// Counted by `ringwire_comments_sent_total`. Default 15,000.
+    pub event_idle_ms: u32,
     /// From our ping to any sign of life. Default 20,000.
     pub pong_ms: u32,
     /// From our Close frame to the peer's, and from the end of sending to the peer's FIN.
@@ -325,6 +329,7 @@ impl Default for Deadlines {
         Self {
             head_ms: 10_000,
             idle_ms: 170_000,
+            event_idle_ms: 15_000,
             pong_ms: 20_000,
             close_ms: 5_000,
             write_ms: 30_000,

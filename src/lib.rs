@@ -137,9 +137,11 @@ pub use driver::probe as doctor;
 pub use error::ServerError;
 pub use handler::{
     ClientRequest, CloseReason, Conn, ConnId, ConnectError, Deadline, Dropped, Fragment, Handler, Overflow,
-    Presence, Publication, Request, SendResult, Shard, Subscribe, TopicError, Upgrade, UserError,
+    Presence, Publication, Reply, Request, SendResult, Shard, Subscribe, Ticket, TopicError, Transport,
+    Upgrade, UserError,
 };
-pub use remote::{Remote, RemoteError};
+pub use http::Router;
+pub use remote::{Remote, RemoteError, Responder};
 pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo, available_cores};
 pub use ws::{CloseCode, Message, Prepared};
 

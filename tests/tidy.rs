@@ -17,7 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // The engine calls the handler, and a handler's `Conn` is a view into the engine.
     ("engine", &["config", "driver", "handler", "http", "simd", "ws"]),
     ("handler", &["config", "driver", "engine", "http", "ws"]),
-    ("remote", &["engine", "handler", "ws"]),
+    ("remote", &["engine", "handler", "http", "ws"]),
     ("server", &["config", "driver", "engine", "error", "handler", "remote"]),
     ("simulation", &["config", "driver", "engine", "handler", "remote", "server"]),
 ];

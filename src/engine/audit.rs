@@ -45,7 +45,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
             armed += usize::from(slot.links.is_armed());
             owed += u64::from(slot.flags.has(Flags::HANDLER_OWED));
             let has_state = state.is_some();
-            let wants_state = slot.flags.has(Flags::HANDLER_OWED) || matches!(slot.phase, Phase::Connecting);
+            let wants_state = slot.flags.has(Flags::HANDLER_OWED)
+                || matches!(slot.phase, Phase::Connecting | Phase::Deferred);
             demand!(has_state == wants_state, "{token:?} in {:?}: state {has_state}", slot.phase);
             let listed = common.dirty.iter().filter(|dirty| **dirty == token).count();
             let flagged = usize::from(slot.flags.has(Flags::DIRTY));
@@ -57,9 +58,12 @@ impl<D: Driver, H: Handler> Core<D, H> {
         demand!(armed == self.wheel.armed(), "{armed} timers, the wheel counts {}", self.wheel.armed());
         let queued: usize = common.works.iter().map(|(_, work)| work.queued()).sum();
         demand!(queued == common.outbox_bytes, "{queued} bytes queued, counted {}", common.outbox_bytes);
-        let websockets = common.stats.websockets.get();
-        demand!(owed == websockets, "{owed} connections are owed a close, counted {websockets}");
         self.audit_topics()?;
+        let open = common.stats.websockets.get() + common.stats.streams.get();
+        demand!(owed == open, "{owed} connections are owed a close, counted {open}");
+        let deferred = table.iter().filter(|(_, slot, _)| slot.phase == Phase::Deferred).count() as u64;
+        let counted = common.stats.deferred.get();
+        demand!(deferred == counted, "{deferred} requests wait, counted {counted}");
         let (kept, counted) = (common.pool.capacity_kept(), common.pool.free_bytes());
         demand!(kept == counted, "the pool keeps {kept} bytes, counted {counted}");
         demand!(kept <= common.limits.max_pool_bytes as usize, "the pool keeps {kept} bytes");
@@ -102,6 +106,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let busy = work.queued() > 0
             || !work.carry.is_empty()
             || work.handshake.is_some()
+            || !work.acceptance.is_empty()
             || slot.phase == Phase::Closing
             || (slot.phase == Phase::Open && slot.session.is_inside_message());
         demand!(busy, "{token:?} in {:?} holds a work that is empty", slot.phase);

@@ -33,6 +33,8 @@ pub const MAX_PONGS_PER_TURN: u8 = 16;
 pub const CONTROL_HEADROOM_BYTES: usize = 4 << 10;
 /// From this size on an assembled message that is sent as it is changes hands; a shorter one is copied.
 const HAND_OVER_BYTES: usize = 1 << 10;
+/// A message of up to so many bytes has the short form of length in its frame (RFC 6455 §5.2).
+const SHORT_BYTES: usize = 125;
 /// Works kept allocated after a busy time; beyond it the table is freed when it empties.
 const MAX_IDLE_WORKS: usize = 4_096;
 
@@ -61,6 +63,8 @@ pub struct Work {
     pub assembly: Assembly,
     /// A compressed message that is not whole yet.
     pub inflating: Option<Box<Job>>,
+    /// The 101 response to a handshake on which the decision is out.
+    pub acceptance: Vec<u8>,
     /// Pongs queued since the last flush.
     pub pongs: u8,
     /// The client role's handshake under way.
@@ -119,6 +123,8 @@ pub struct Common {
     pub entropy: Entropy,
     /// This turn's tick, modulo 2^32.
     pub tick: u32,
+    /// The number of the last request, modulo 2^32: tickets carry it.
+    pub last_request: u32,
     /// No new work: the server is going away.
     pub draining: bool,
     /// The handler asked for the end.
@@ -179,6 +185,7 @@ impl Common {
         let idle = work.queued() == 0
             && (ended || work.carry.is_empty())
             && work.handshake.is_none()
+            && work.acceptance.is_empty()
             && (!is_heard || work.inflating.is_none())
             && (!is_heard || slot.flags.has(Flags::STREAM) || !slot.session.is_inside_message());
         if idle {
@@ -199,6 +206,7 @@ impl Common {
             backlog.dismantle(&mut self.pool);
         }
         self.pool.give(work.carry);
+        self.pool.give(work.acceptance);
         work.assembly.dismantle(&mut self.pool);
         if let Some(inflater) = work.inflating.and_then(|job| job.into_inflater()) {
             self.deflate.take_back(token.slot, slot.session.peer_keeps_window(), inflater);
@@ -241,7 +249,7 @@ impl Common {
     }
 
     /// Appends a frame that goes to others as well.
-    fn share(&mut self, slot: &mut Slot, token: Token, frame: &Bytes) {
+    pub(super) fn share(&mut self, slot: &mut Slot, token: Token, frame: &Bytes) {
         self.work(slot);
         self.works[slot.work as usize].queue.share(&mut self.pool, frame);
         self.outbox_bytes += frame.len();
@@ -251,15 +259,37 @@ impl Common {
     /// Sends one message, compressed if the connection compresses and the message is worth it.
     #[inline]
     pub fn send(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
+        if self.send_behind(slot, kind, payload) {
+            return SendResult::Sent;
+        }
         if self.holds(slot) {
             return self.hold_message(slot, token, kind, payload, true, None);
         }
         if slot.session.deflate().is_some() && payload.len() >= self.deflate.min_bytes() {
-            return self.send_as(slot, token, payload, |common, slot, token, mask| {
+            return self.send_as(slot, token, kind, payload, |common, slot, token, mask| {
                 common.append_deflated(slot, token, kind, payload, mask);
             });
         }
         self.send_as_it_is(slot, token, kind, payload)
+    }
+
+    /// The traffic that is bound by time per message, and what [`Self::send_as`] would find out about it
+    /// again: a short message behind others that leave in this turn.
+    #[inline]
+    fn send_behind(&mut self, slot: &Slot, kind: Kind, payload: &[u8]) -> bool {
+        let plain = slot.session.sends_plainly() && !slot.flags.has(Flags::HOLDS);
+        if payload.len() > SHORT_BYTES || slot.phase != Phase::Open || !plain {
+            return false;
+        }
+        let Some(work) = self.works.get_mut(slot.work as usize).filter(|work| work.in_flight == 0) else {
+            return false;
+        };
+        let room = self.limits.max_outbox_bytes as usize;
+        let Some(bytes) = work.queue.append_behind(room, kind, payload) else { return false };
+        self.outbox_bytes += bytes;
+        self.stats.messages_sent.add(1);
+        self.stats.message_bytes_sent.add(payload.len() as u64);
+        true
     }
 
     /// Sends one message as it is.
@@ -272,7 +302,7 @@ impl Common {
 
     #[inline]
     fn send_as_it_is(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
-        self.send_as(slot, token, payload, |common, slot, token, mask| {
+        self.send_as(slot, token, kind, payload, |common, slot, token, mask| {
             if payload.len() >= HAND_OVER_BYTES
                 && mask.is_none()
                 && common.promise(slot, token, kind, payload)
@@ -323,7 +353,7 @@ impl Common {
             return self.hold(slot, token, payload.len(), SendBuf::Owned(frames), None);
         }
         let deflate = slot.session.deflate().filter(|_| payload.len() >= self.deflate.min_bytes());
-        self.send_as(slot, token, payload, |common, slot, token, mask| {
+        self.send_as(slot, token, kind, payload, |common, slot, token, mask| {
             let role = slot.session.role();
             let Self { deflate: contexts, stats, entropy, .. } = common;
             let deflated = deflate.and_then(|params| contexts.compress(token.slot, params, role, payload));
@@ -342,6 +372,9 @@ impl Common {
 
     /// Sends one message that may go to others as well.
     pub fn send_prepared(&mut self, slot: &mut Slot, token: Token, prepared: &Prepared) -> SendResult {
+        if slot.phase != Phase::Open {
+            return self.send_prepared_to_stream(slot, token, prepared);
+        }
         if self.holds(slot) {
             return self.hold_prepared(slot, token, prepared, None);
         }
@@ -351,7 +384,7 @@ impl Common {
         if role == Role::Client || deflate.is_some_and(|params| params.outgoing(role).takeover) {
             return self.send(slot, token, kind, payload);
         }
-        self.send_as(slot, token, payload, |common, slot, token, _| {
+        self.send_as(slot, token, kind, payload, |common, slot, token, _| {
             let frame = match deflate {
                 None => prepared.plain(),
                 Some(params) => prepared.deflated(params.outgoing(role).bits, |payload| {
@@ -373,11 +406,12 @@ impl Common {
         &mut self,
         slot: &mut Slot,
         token: Token,
+        kind: Kind,
         payload: &[u8],
         append: impl FnOnce(&mut Self, &mut Slot, Token, Option<[u8; 4]>),
     ) -> SendResult {
         if slot.phase != Phase::Open || slot.session.state() != State::Open {
-            return SendResult::Closed;
+            return self.send_to_stream(slot, token, kind, payload);
         }
         let frame = ws::header_len(payload.len(), slot.session.role() == Role::Client) + payload.len();
         let queued = self.queued(slot);
@@ -436,7 +470,7 @@ impl Common {
     /// Sends a ping of at most 125 bytes.
     pub fn ping(&mut self, slot: &mut Slot, token: Token, payload: &[u8]) -> SendResult {
         if slot.phase != Phase::Open || slot.session.state() != State::Open {
-            return SendResult::Closed;
+            return self.comment(slot, token);
         }
         if !self.control_room(slot) {
             return SendResult::Dropped;
@@ -458,8 +492,11 @@ impl Common {
         true
     }
 
-    /// Begins or answers the closing handshake. Does nothing if our Close frame was sent before.
+    /// Begins or answers the closing handshake, or ends a response that goes on. Does nothing if our Close frame was sent before.
     pub fn close(&mut self, slot: &mut Slot, token: Token, code: Option<CloseCode>, reason: &str) {
+        if slot.phase == Phase::Stream {
+            return self.end_stream(slot, token);
+        }
         if slot.phase != Phase::Open || matches!(slot.session.state(), State::CloseSent | State::Closed) {
             return;
         }

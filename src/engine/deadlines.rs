@@ -18,7 +18,11 @@ use crate::ws::{CloseCode, State};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     Head,
+    /// Of a request that was put off.
+    Answer,
     Ping,
+    /// The ping of event streams.
+    Comment,
     Linger,
     End(Deadline),
 }
@@ -37,6 +41,13 @@ pub(super) fn nearest(common: &Common, index: u32, slot: &Slot) -> Option<(i32, 
         // Until an answer has been taken `write_ms` watches it.
         Phase::Head if work.is_some_and(|work| work.queued() > 0) => None,
         Phase::Head | Phase::Connecting => left(slot.since, deadlines.head_ms, Due::Head),
+        Phase::Deferred => Some((slot.since.wrapping_sub(common.tick) as i32, Due::Answer)),
+        Phase::Stream if !slot.flags.has(Flags::EVENTS) => None,
+        Phase::Stream => left(slot.last_seen, deadlines.event_idle_ms, Due::Comment).map(|(left, due)| {
+            // Streams that came at once take turns.
+            let spread = ticks(deadlines.event_idle_ms) / 4;
+            (left - spread_over(index, spread) as i32, due)
+        }),
         Phase::Finishing => None,
         Phase::Lingering => left(slot.since, deadlines.close_ms, Due::Linger),
         Phase::Closing => return None,
@@ -60,6 +71,11 @@ pub(super) fn nearest(common: &Common, index: u32, slot: &Slot) -> Option<(i32, 
         .filter(|_| !slot.flags.has(Flags::STREAM))
         .and_then(|work| left(work.assembly_since, deadlines.assembly_ms, Due::End(Deadline::Assembly)));
     [write, state, assembly].into_iter().flatten().min_by_key(|(left, _)| *left)
+}
+
+/// A number below `bound`, far from those of other slots.
+fn spread_over(index: u32, bound: u32) -> u32 {
+    ((u64::from(index.wrapping_mul(0x9e37_79b1)) * u64::from(bound)) >> 32) as u32
 }
 
 impl<D: Driver, H: Handler> Core<D, H> {
@@ -120,6 +136,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 common.stats.pings_sent.add(1);
                 common.ping(slot, token, b"");
             }
+            Some(Due::Comment) => drop(common.comment(slot, token)),
+            Some(Due::Answer) => return self.expire(token),
             Some(Due::Head) if slot.phase == Phase::Head && common.existing_work(slot).is_some() => {
                 // Part of a request came: say why it ends.
                 common.stats.http_errors.add(1);

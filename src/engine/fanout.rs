@@ -7,7 +7,6 @@
 use super::Core;
 use super::overflow::Dropped;
 use super::post::{Addressee, Parcel};
-use super::slot::Phase;
 use super::topics::Topics;
 use crate::driver::{Driver, Token};
 use crate::handler::{Conn, Handler, Shard};
@@ -137,7 +136,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
 
     fn tell_dropped(&mut self, token: Token, dropped: Dropped) {
         let Some((slot, state)) = self.table.get(token) else { return };
-        let is_open = slot.phase == Phase::Open && matches!(slot.session.state(), State::Open);
+        let is_open = slot.phase.is_open() && slot.session.state() == State::Open;
         if let Some(state) = state.as_mut().filter(|_| is_open) {
             let mut conn = Conn { token, slot, state, common: &mut self.common };
             self.handler.dropped(&mut conn, dropped);

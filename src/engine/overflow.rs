@@ -24,6 +24,8 @@ const QUEUE_BYTES: usize = 64 << 10;
 /// ([`Subscribe::overflow`](crate::Subscribe::overflow)). What has been handed to the kernel, and
 /// 64 KiB before it, is never taken back; control frames are never dropped. Every message that is lost
 /// is counted, and [`Handler::dropped`](crate::Handler::dropped) is told.
+///
+/// A response that goes on ([`Reply::stream`](crate::Reply::stream)) has no policy but `DropNewest`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overflow {
     /// The message that does not fit is not taken. Metric `ringwire_messages_dropped_total`.
@@ -89,7 +91,9 @@ impl Common {
     /// Whether messages to this connection are held back at the moment.
     #[inline]
     pub(super) fn holds(&self, slot: &Slot) -> bool {
-        slot.flags.has(Flags::HOLDS) && self.works.get(slot.work as usize).is_some_and(Work::is_pressed)
+        slot.flags.has(Flags::HOLDS)
+            && slot.phase == Phase::Open
+            && self.works.get(slot.work as usize).is_some_and(Work::is_pressed)
     }
 
     /// Sets what becomes of messages that do not fit.

@@ -51,12 +51,18 @@ impl<H: Handler> Party<'_, H> {
         let Some(state) = self.state.take() else { return };
         self.common.forget(self.token);
         let stats = &self.common.stats;
-        stats.websockets.sub(1);
-        stats.count_close(reason.code());
+        let is_stream = self.slot.flags.has(Flags::HTTP);
+        if is_stream {
+            stats.streams.sub(1);
+        } else {
+            stats.websockets.sub(1);
+            stats.count_close(reason.code());
+        }
         match reason {
             CloseReason::Violation(_) => stats.violations.add(1),
             CloseReason::Timeout(_) => stats.timeouts.add(1),
-            CloseReason::Disconnected => stats.disconnects.add(1),
+            // A stream has no other end from its peer's side.
+            CloseReason::Disconnected if !is_stream => stats.disconnects.add(1),
             _ => {}
         }
         self.handler.close(ConnId::new(self.common.shard, self.token), state, reason);

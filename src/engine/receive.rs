@@ -35,7 +35,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 }
                 Phase::Head => party.take_requests(input),
                 Phase::Connecting => party.take_answer(input),
-                Phase::Finishing | Phase::Lingering | Phase::Closing => Outcome::Continue,
+                Phase::Deferred => party.take_early(input),
+                Phase::Stream | Phase::Finishing | Phase::Lingering | Phase::Closing => Outcome::Continue,
             };
         }
         driver.release(lease);
@@ -62,10 +63,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let Some(mut party) = self.party(token) else { return };
         party.slot.flags.set(Flags::EOF);
         match party.slot.phase {
-            Phase::Open => {
+            Phase::Open | Phase::Stream => {
                 party.tell_close(CloseReason::Disconnected);
                 self.finish(token);
             }
+            Phase::Deferred => self.abort(token, CloseReason::Disconnected),
             // Requests that were put off are still answered.
             Phase::Head if party.slot.flags.has(Flags::PAUSED) => {}
             Phase::Head => self.finish(token),

@@ -22,6 +22,10 @@ pub enum Phase {
     Connecting,
     /// WebSocket frames.
     Open,
+    /// A response that goes on. What arrives is discarded.
+    Stream,
+    /// A request is answered later. What arrives waits.
+    Deferred,
     /// The last bytes are queued; then FIN. What arrives is discarded.
     Finishing,
     /// FIN sent: waiting for the peer's, so that its kernel does not answer our last bytes with a reset.
@@ -30,9 +34,17 @@ pub enum Phase {
     Closing,
 }
 
+impl Phase {
+    /// Messages may be sent.
+    #[inline]
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::Stream)
+    }
+}
+
 /// A set of [`Slot`] flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(u8);
+pub struct Flags(u16);
 
 impl Flags {
     /// The handler's `open` ran and its `close` is owed.
@@ -52,6 +64,17 @@ impl Flags {
     /// A policy other than dropping the newest may apply while the peer does not keep up.
     pub const HOLDS: Self = Self(128);
 
+    /// What is open to the handler is a response, not a WebSocket.
+    pub const HTTP: Self = Self(1 << 11);
+    /// The response consists of events.
+    pub const EVENTS: Self = Self(1 << 12);
+    /// The response comes in chunks.
+    pub const CHUNKED: Self = Self(1 << 13);
+    /// The request that waits is the connection's last.
+    pub const LAST: Self = Self(1 << 14);
+    /// The request that waits is for the head alone.
+    pub const HEAD_ONLY: Self = Self(1 << 15);
+
     /// Whether `flag` is set.
     pub fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0
@@ -60,6 +83,14 @@ impl Flags {
     /// Sets `flag`.
     pub fn set(&mut self, flag: Self) {
         self.0 |= flag.0;
+    }
+
+    /// Sets or clears `flag`.
+    pub fn assign(&mut self, flag: Self, to: bool) {
+        self.take(flag);
+        if to {
+            self.set(flag);
+        }
     }
 
     /// Clears `flag` and tells whether it was set.

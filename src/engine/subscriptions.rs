@@ -9,7 +9,7 @@ use super::common::{Common, SendResult};
 use super::names::{Filter, TopicError};
 use super::overflow::{Overflow, Via};
 use super::sides::{COVERED, Sub};
-use super::slot::{Flags, Phase, Slot};
+use super::slot::{Flags, Slot};
 use super::topics::{OnItsWay, Topics};
 use crate::driver::Token;
 use crate::ws::State;
@@ -49,7 +49,7 @@ impl Common {
         filter: &str,
         how: Subscribe,
     ) -> Result<bool, TopicError> {
-        if slot.phase != Phase::Open || slot.session.state() != State::Open {
+        if !slot.phase.is_open() || slot.session.state() != State::Open {
             return Err(TopicError::Closed);
         }
         let mut topics = self.topics.take().unwrap_or_default();

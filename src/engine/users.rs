@@ -6,7 +6,7 @@
 //! compared with that on arrival: nobody gets what was sent to who was bound there before.
 
 use super::common::Common;
-use super::slot::{Phase, Slot};
+use super::slot::Slot;
 use crate::driver::Token;
 use crate::handler::ConnId;
 use crate::ws::State;
@@ -184,7 +184,7 @@ impl Bound {
 impl Common {
     /// Binds a connection to a user, instead of the one before.
     pub fn bind_user(&mut self, slot: &Slot, token: Token, user: &str) -> Result<(), UserError> {
-        if slot.phase != Phase::Open || slot.session.state() != State::Open {
+        if !slot.phase.is_open() || slot.session.state() != State::Open {
             return Err(UserError::Closed);
         }
         if self.bound.user(token.slot).is_some_and(|bound| **bound == *user) {

@@ -328,6 +328,25 @@ impl Peer {
         answer
     }
 
+    /// The content of the next chunk of a body; empty for the last.
+    #[track_caller]
+    pub fn next_chunk(&mut self) -> Vec<u8> {
+        let mut size = Vec::new();
+        while !size.ends_with(b"\r\n") {
+            size.extend(self.take(1));
+        }
+        let digits = std::str::from_utf8(&size[..size.len() - 2]).unwrap();
+        let content = self.take(usize::from_str_radix(digits, 16).unwrap());
+        self.expect(b"\r\n");
+        content
+    }
+
+    /// This chunk comes next.
+    #[track_caller]
+    pub fn expect_chunk(&mut self, content: &str) {
+        assert_eq!(printable(&self.next_chunk()), printable(content.as_bytes()));
+    }
+
     /// An HTTP error, then FIN.
     #[track_caller]
     pub fn expect_refused(&mut self, status: u16) -> Answer {

@@ -4,10 +4,12 @@
 //! Exit codes: 0 for a drained server, 1 for one that could not start or failed, 2 for a command
 //! line that makes no sense, 128 + n when a second signal n cut a drain short.
 
+mod board;
+mod demo;
 mod doctor;
-mod json;
 mod serve;
 mod site;
+mod topics;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

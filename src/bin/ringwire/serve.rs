@@ -2,6 +2,8 @@
 //!
 //! Two threads besides the shards: this one waits in [`Server::run`], the other for signals.
 
+use crate::board::Board;
+use crate::demo;
 use crate::site::{Site, info};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
@@ -13,7 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::error::Error;
 use std::io::{self, Write as _};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// An echo never drops: receiving pauses at 256 KiB queued, and what may still come then is one
@@ -75,6 +77,10 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     busy_poll_us: u32,
 
+    /// Lets who sends `Authorization: Bearer TOKEN` publish by POST /topics/NAME; without it nobody can.
+    #[arg(long, value_name = "TOKEN", env = "RINGWIRE_PUBLISH_TOKEN", hide_env_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    publish_token: Option<String>,
+
     /// How long a shutdown waits for peers to answer 1001, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = Deadlines::default().drain_ms)]
     drain_ms: u32,
@@ -96,6 +102,7 @@ pub fn run(options: Options) -> Result<(), Box<dyn Error>> {
         eprintln!("ringwire: warning: RINGWIRE_SIMD is ignored: {error}; running {}", simd::level());
     }
     let prefers_uring = matches!(options.driver, Driver::Auto);
+    let publish_token: Option<Arc<str>> = options.publish_token.as_deref().map(Into::into);
     let server = builder(options)?.bind()?;
     let fallback = prefers_uring && server.driver() != "uring";
     if fallback {
@@ -105,9 +112,11 @@ pub fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let remote = server.remote();
     let info = Bytes::from(info(&server, fallback));
     let opening = Opening::of(&server);
+    let board = Arc::new(Board::new(remote.clone()));
+    demo::start(board.clone())?;
     server.run(|shard| {
         opening.shard_started(shard);
-        Site::new(remote.clone(), info.clone())
+        Site::new(remote.clone(), board.clone(), info.clone(), publish_token.clone())
     })?;
     Ok(())
 }
