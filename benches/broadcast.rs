@@ -5,7 +5,8 @@
 //! drivers. With `BASELINE_RAW=…/baseline-raw` (see `perf/baselines/raw`) the ceiling stands beside them: a
 //! loop that sends the same bytes to the same number of sockets. Closed loop: the next message goes
 //! out when every socket has been read, and every byte is compared.
-//! `SUBSCRIBERS`, `ROUNDS` and `SENDS_PER_TURN` change what they say.
+//! `SUBSCRIBERS`, `ROUNDS` and `SENDS_PER_TURN` change what they say; with `DEAF=100` so many more connections
+//! are sent everything and read nothing.
 
 use ringwire::ws::{Kind, encode_message};
 use ringwire::{
@@ -95,6 +96,8 @@ struct Running {
     /// Where the kernel counts the server's time.
     schedstat: String,
     sockets: Vec<TcpStream>,
+    /// They are sent everything and read nothing.
+    deaf: Vec<TcpStream>,
 }
 
 fn number(name: &str, default: usize) -> usize {
@@ -124,7 +127,7 @@ fn ringwire(driver: DriverChoice, how: How, count: usize) -> Running {
     let for_handler = to_loop.clone();
     let subscriber = move |_: &ShardInfo| Subscriber { how, to_loop: for_handler.clone() };
     let thread = thread::spawn(move || server.run(subscriber).expect("a run"));
-    let mut sockets = connect(addr, count);
+    let mut sockets = connect(addr, count + number("DEAF", 0));
     for stream in &mut sockets {
         stream
             .write_all(
@@ -141,6 +144,8 @@ fn ringwire(driver: DriverChoice, how: How, count: usize) -> Running {
             head.push(byte[0]);
         }
     }
+    // They came first, and so each message goes to them before it goes to the others.
+    let deaf = sockets.drain(..number("DEAF", 0)).collect();
     let started: Vec<String> = shards().into_iter().filter(|task| !before.contains(task)).collect();
     let schedstat = format!("/proc/self/task/{}/schedstat", started[0]);
     Running {
@@ -148,6 +153,7 @@ fn ringwire(driver: DriverChoice, how: How, count: usize) -> Running {
         contestant: Contestant::Ringwire { how, to_loop, remote, handle, thread },
         schedstat,
         sockets,
+        deaf,
     }
 }
 
@@ -174,6 +180,7 @@ fn raw(binary: &str, how: &str, count: usize) -> Running {
         contestant: Contestant::Raw { child, publisher },
         schedstat,
         sockets,
+        deaf: Vec::new(),
     }
 }
 
@@ -237,7 +244,7 @@ impl Running {
     }
 
     fn stop(self) {
-        drop(self.sockets);
+        drop((self.sockets, self.deaf));
         match self.contestant {
             Contestant::Ringwire { handle, thread, .. } => {
                 handle.stop();
