@@ -5,7 +5,7 @@ use crate::engine::broadcast::Broadcast;
 use crate::engine::deferred::Answer;
 use crate::engine::mailbox::{Mailbox, PostError};
 use crate::engine::names::check_name;
-use crate::engine::peers::Peers;
+use crate::engine::peers::{Peers, reserve_all};
 use crate::engine::post::{Addressee, Parcel};
 use crate::engine::stats::{Stats, write_prometheus};
 use crate::handler::{ConnId, Publication, Subscribe, Ticket, TopicError, UserError};
@@ -152,15 +152,13 @@ impl Remote {
         check_name(topic, self.directory.peers.max_topic_bytes)?;
         let mailboxes = self.directory.peers.mailboxes().ok_or(TopicError::Stopped)?;
         let held_bytes = message.held_bytes();
-        for (at, mailbox) in mailboxes.iter().enumerate() {
-            if mailbox.reserve(held_bytes).is_err() {
-                mailboxes[..at].iter().for_each(|mailbox| mailbox.cancel(held_bytes));
-                return Err(TopicError::Full);
-            }
-        }
+        let targets = self.directory.peers.cores_for(topic, retain).of(mailboxes);
+        reserve_all(targets.clone(), |to| to.reserve(held_bytes), |to| to.cancel(held_bytes))
+            .map_err(|_| TopicError::Full)?;
         let topic: Arc<str> = topic.into();
-        let mut result = Err(TopicError::Stopped);
-        for mailbox in mailboxes {
+        // Where nobody wants it, nothing went wrong.
+        let mut result = if targets.clone().count() == 0 { Ok(()) } else { Err(TopicError::Stopped) };
+        for (_, mailbox) in targets {
             let to = Addressee::Topic { topic: topic.clone(), except, retain, key };
             let message = if mailboxes.len() > 1 { message.for_shard() } else { message.clone() };
             if mailbox.post_reserved(Command::Parcel(Parcel { to, message, held_bytes })).is_ok() {
@@ -176,7 +174,7 @@ impl Remote {
     /// # Errors
     /// See [`RemoteError`]. A name that is no filter subscribes to nothing.
     pub fn subscribe(&self, id: ConnId, filter: &str, how: Subscribe) -> Result<(), RemoteError> {
-        self.post(id, Command::Subscribe { id, filter: filter.to_owned(), how: Some(how) })
+        self.post_subscription(id, filter, Some(how))
     }
 
     /// Ends a connection's subscription, as [`Conn::unsubscribe`](crate::Conn::unsubscribe) does.
@@ -184,7 +182,15 @@ impl Remote {
     /// # Errors
     /// See [`RemoteError`].
     pub fn unsubscribe(&self, id: ConnId, filter: &str) -> Result<(), RemoteError> {
-        self.post(id, Command::Subscribe { id, filter: filter.to_owned(), how: None })
+        self.post_subscription(id, filter, None)
+    }
+
+    fn post_subscription(&self, id: ConnId, filter: &str, how: Option<Subscribe>) -> Result<(), RemoteError> {
+        let interest = self.directory.peers.interests.get(id.shard()).ok_or(RemoteError::UnknownShard)?;
+        // What this thread publishes from now on must find the way there.
+        interest.expect_one();
+        let posted = self.post(id, Command::Subscribe { id, filter: filter.to_owned(), how });
+        posted.inspect_err(|_| interest.has_come())
     }
 
     /// Sends a message to all connections that are bound to a user

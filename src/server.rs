@@ -142,7 +142,7 @@ impl ServerBuilder {
             local_addrs.push(local);
         }
         let directory = Arc::new(Directory {
-            peers: Arc::new(Peers::new(&self.limits)),
+            peers: Arc::new(Peers::new(shards, &self.limits)),
             stats: (0..shards).map(|_| Arc::default()).collect(),
             driver: match chosen {
                 Chosen::Uring => Uring::NAME,

@@ -150,7 +150,7 @@ impl<H: Handler> SimulationBuilder<H> {
         let driver = Checked::new(Sim::new(&net, &driver_config), &driver_config);
         let (sender, inbox) = mailbox(&limits, driver.waker());
         let stats: Arc<crate::engine::stats::Stats> = Arc::default();
-        let peers = Arc::new(Peers { mailboxes: OnceLock::from(vec![sender]), ..Peers::new(&limits) });
+        let peers = Arc::new(Peers { mailboxes: OnceLock::from(vec![sender]), ..Peers::new(1, &limits) });
         let remote = Remote {
             directory: Arc::new(Directory {
                 peers: peers.clone(),

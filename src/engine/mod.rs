@@ -17,6 +17,7 @@ pub mod entropy;
 mod fanout;
 pub mod heartbeat;
 pub mod inflate;
+pub mod interest;
 pub mod mailbox;
 pub mod names;
 pub mod outbound;
@@ -226,7 +227,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             lent: None,
             sides: Default::default(),
             topics: None,
-            post: Post::new(config.peers),
+            post: Post::new(config.peers, config.shard),
             bound: Default::default(),
             drops: Vec::new(),
         };
@@ -445,6 +446,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                         Some(how) => drop(common.subscribe(slot, token, &filter, how)),
                         None => drop(common.unsubscribe(slot, token, &filter)),
                     });
+                    self.common.post.subscription_came();
                 }
                 Command::Broadcast(broadcast) => self.broadcasts.push(broadcast),
                 Command::Answer { ticket, answer } => self.on_answer(ticket, *answer),

@@ -3,8 +3,9 @@
 
 use super::Command;
 use super::common::Common;
+use super::interest::Counts;
 use super::names::{TopicError, check_name};
-use super::peers::{Peers, reserve_everywhere};
+use super::peers::{Peers, reserve_all};
 use super::topics::OnItsWay;
 use super::users::{UserError, Users};
 use crate::handler::ConnId;
@@ -84,6 +85,8 @@ pub enum Addressee {
 #[derive(Debug)]
 pub struct Post {
     pub(super) peers: Arc<Peers>,
+    shard: usize,
+    counts: Counts,
     /// For each core.
     outgoing: Vec<Vec<Parcel>>,
     waiting: bool,
@@ -95,8 +98,24 @@ pub struct Post {
 
 impl Post {
     /// Nothing to send.
-    pub fn new(peers: Arc<Peers>) -> Self {
-        Self { peers, outgoing: Vec::new(), waiting: false, own: Vec::new(), done_bytes: 0 }
+    pub fn new(peers: Arc<Peers>, shard: u8) -> Self {
+        let (shard, counts) = (shard.into(), Counts::default());
+        Self { peers, shard, counts, outgoing: Vec::new(), waiting: false, own: Vec::new(), done_bytes: 0 }
+    }
+
+    /// This core has a first subscriber to a topic, or to what is below a prefix.
+    pub(super) fn begin_interest(&mut self, name: &str, below: bool) {
+        self.counts.add(&self.peers.bits, &self.peers.interests[self.shard], name, below);
+    }
+
+    /// The last one is gone.
+    pub(super) fn end_interest(&mut self, name: &str, below: bool) {
+        self.counts.remove(&self.peers.bits, &self.peers.interests[self.shard], name, below);
+    }
+
+    /// A subscription from another thread has been carried out.
+    pub(super) fn subscription_came(&self) {
+        self.peers.interests[self.shard].has_come();
     }
 
     /// Whether there is nothing to send.
@@ -160,17 +179,20 @@ impl Common {
         }
         let held_bytes = message.held_bytes();
         let Some(mailboxes) = self.post.peers.mailboxes() else { return Err(TopicError::Stopped) };
-        let cores = mailboxes.len();
-        if reserve_everywhere(mailboxes, held_bytes).is_err() {
-            return Err(TopicError::Full);
-        }
-        if cores == 1 {
+        let mut cores = self.post.peers.cores_for(topic, retain);
+        // Here it counts as published in any case.
+        cores.add(self.shard.into());
+        let targets = cores.of(mailboxes);
+        reserve_all(targets.clone(), |to| to.reserve_bytes(held_bytes), |to| to.let_go(held_bytes))
+            .map_err(|_| TopicError::Full)?;
+        if targets.count() == 1 {
             self.arrive(topic, None, message.clone(), except, retain, key, held_bytes);
             return Ok(());
         }
         let name: Arc<str> =
             self.topics.as_ref().and_then(|topics| topics.known_name(topic)).unwrap_or_else(|| topic.into());
-        for core in (0..cores).filter(|core| *core != usize::from(self.shard)) {
+        let others = (0..mailboxes.len()).filter(|core| cores.has(*core) && *core != usize::from(self.shard));
+        for core in others {
             // Cores that counted references to one frame would wait for each other's caches.
             let to = Addressee::Topic { topic: name.clone(), except, retain, key };
             self.post.put(core, Parcel { to, message: message.for_shard(), held_bytes });

@@ -83,6 +83,7 @@ impl Common {
             return Err(TopicError::TooManySubscriptions);
         }
         let list = topics.add_member(filter, self.limits.max_topics)?;
+        topics.lists[list as usize].if_first_member(|name, below| self.post.begin_interest(name, below));
         let wildcard = matches!(filter, Filter::Below(_));
         let position = match self.carrier(topics, token, filter) {
             Some(carrier) => {
@@ -185,6 +186,8 @@ impl Common {
                 }
                 topics.leave(sub.list, sub.position, &mut self.sides);
             }
+            topics.lists[sub.list as usize]
+                .if_first_member(|name, below| self.post.end_interest(name, below));
             topics.remove_member(sub.list);
         }
         self.topics = Some(topics);
@@ -247,6 +250,8 @@ impl Common {
             if sub.position != COVERED {
                 topics.leave(sub.list, sub.position, &mut self.sides);
             }
+            topics.lists[sub.list as usize]
+                .if_first_member(|name, below| self.post.end_interest(name, below));
             topics.remove_member(sub.list);
         }
     }

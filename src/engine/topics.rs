@@ -102,6 +102,13 @@ impl List {
         if self.below { Filter::Below(&self.name) } else { Filter::Exact(&self.name) }
     }
 
+    /// Acts if the list has a single member: the first one, or the last.
+    pub(super) fn if_first_member(&self, act: impl FnOnce(&str, bool)) {
+        if self.members == 1 {
+            act(&self.name, self.below);
+        }
+    }
+
     /// Who stands at a place.
     pub(super) fn at(&self, position: u32) -> Option<u32> {
         self.entries.get(position as usize).copied()
