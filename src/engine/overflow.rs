@@ -10,11 +10,15 @@ use super::pool::Pool;
 use super::slot::{Flags, Phase, Slot};
 use crate::driver::{SendBuf, Token};
 use crate::ws::{self, CloseCode, Kind, Prepared, Role, State};
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// Bytes in the queue from which on messages are held back, and up to which it is filled again: what
 /// cannot be thrown away any more.
 const QUEUE_BYTES: usize = 64 << 10;
+
+/// A message of the connection's own below it is held in memory of just its size.
+const SMALL_BYTES: usize = 16 << 10;
 
 /// What becomes of messages beyond [`Limits::max_outbox_bytes`](crate::Limits::max_outbox_bytes) on a
 /// connection whose peer does not keep up.
@@ -24,6 +28,9 @@ const QUEUE_BYTES: usize = 64 << 10;
 /// ([`Subscribe::overflow`](crate::Subscribe::overflow)). What has been handed to the kernel, and
 /// 64 KiB before it, is never taken back; control frames are never dropped. Every message that is lost
 /// is counted, and [`Handler::dropped`](crate::Handler::dropped) is told.
+///
+/// A message that may still be thrown away costs some 100 bytes beside its own; those that many
+/// connections share exist once.
 ///
 /// A response that goes on ([`Reply::stream`](crate::Reply::stream)) has no policy but `DropNewest`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -197,6 +204,15 @@ impl Common {
         let overflow = of_sub.unwrap_or_else(|| self.overflow(token.slot));
         let key = via.map(|via| (via.topic.clone(), via.key));
         slot.flags.set(Flags::WANTS_DRAIN);
+        let frame = match frame {
+            SendBuf::Owned(own) if own.len() < SMALL_BYTES => {
+                // Many small messages may wait: not each in a buffer with room for more.
+                let exact = SendBuf::Shared(Bytes::copy_from_slice(&own));
+                self.pool.give(own);
+                exact
+            }
+            frame => frame,
+        };
         if let Err(frame) = self.make_room(slot, token, frame, overflow, key.as_ref()) {
             self.pool.give_back(frame);
             self.stats.messages_dropped.add(1);

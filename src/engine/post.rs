@@ -203,15 +203,20 @@ impl Common {
 
     /// Whether this core could retain a message.
     fn check_retain(&self, topic: &str, message: &Prepared) -> Result<(), TopicError> {
-        let Some(topics) = &self.topics else { return Ok(()) };
-        if !topics.has_room_to_retain(topic, message, self.limits.max_retained_bytes) {
-            return Err(TopicError::TooMuchRetained);
+        let limits = &self.limits;
+        let topics = self.topics.as_ref();
+        let fits = topics.map_or(message.held_bytes() <= limits.max_retained_bytes as usize, |topics| {
+            topics.has_room_to_retain(topic, message, limits.max_retained_bytes)
+        });
+        let known = topics.is_some_and(|topics| topics.known_name(topic).is_some());
+        let count = topics.map_or(0, |topics| topics.counts().0);
+        match message.parts().1.is_empty() {
+            // It is the end of what was kept.
+            true => Ok(()),
+            false if !fits => Err(TopicError::TooMuchRetained),
+            false if !known && count >= limits.max_topics.into() => Err(TopicError::TooManyTopics),
+            false => Ok(()),
         }
-        let makes_one = topics.known_name(topic).is_none();
-        if makes_one && topics.counts().0 >= self.limits.max_topics.into() {
-            return Err(TopicError::TooManyTopics);
-        }
-        Ok(())
     }
 
     /// Takes what was published on this core or on another.
