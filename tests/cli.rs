@@ -262,9 +262,27 @@ fn the_page_admits_only_its_own_script_and_style() {
     assert!(page.contains(&format!("<script nonce=\"{nonce}\">")));
     assert!(page.contains(&format!("<style nonce=\"{nonce}\">")));
     assert!(!page.contains("{{nonce}}"));
-    for id in ["status", "driver", "send-text", "text", "send-binary", "log", "rtt-chart", "rtt-p50", "auto"]
-    {
+    for id in [
+        "status",
+        "driver",
+        "send-text",
+        "text",
+        "send-binary",
+        "log",
+        "rtt-chart",
+        "rtt-p50",
+        "auto",
+        "chat-log",
+        "ticker-chart",
+        "panel-ways",
+    ] {
         assert!(page.contains(&format!("id=\"{id}\"")), "{id}");
+    }
+    assert!(page.contains(&format!("<script type=\"module\" nonce=\"{nonce}\" src=\"/tabs.js\">")));
+    for script in ["/tabs.js", "/ringwire.js"] {
+        let (head, text) = ask(&mut stream, "GET", script);
+        assert!(head.contains("\r\nContent-Type: text/javascript; charset=utf-8\r\n"), "{head}");
+        assert!(!text.contains("from \"http"), "{script} loads something from elsewhere");
     }
     for foreign in ["src=\"http", "href=\"http", "@import", "url("] {
         assert!(!page.contains(foreign), "the page loads something from elsewhere: {foreign}");

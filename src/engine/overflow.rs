@@ -156,7 +156,7 @@ impl Common {
                 self.deflate.compress(token.slot, params, role, payload)
             }),
         };
-        self.hold(slot, token, payload.len(), SendBuf::Shared(frame.clone()), via)
+        self.hold(slot, token, (kind, payload.len()), SendBuf::Shared(frame.clone()), via)
     }
 
     /// Holds a message of this connection's own. One that would go through a window that outlives it is
@@ -183,7 +183,7 @@ impl Common {
             Some(deflated) => ws::encode_deflated(&mut frame, kind, deflated, mask),
             None => ws::encode_message(&mut frame, kind, payload, mask),
         }
-        self.hold(slot, token, payload.len(), SendBuf::Owned(frame), via)
+        self.hold(slot, token, (kind, payload.len()), SendBuf::Owned(frame), via)
     }
 
     /// Puts a frame into the backlog, as far as the policy lets it.
@@ -191,7 +191,7 @@ impl Common {
         &mut self,
         slot: &mut Slot,
         token: Token,
-        payload_bytes: usize,
+        (kind, payload_bytes): (Kind, usize),
         frame: SendBuf,
         via: Option<&Via<'_>>,
     ) -> SendResult {
@@ -222,8 +222,7 @@ impl Common {
             }
             return SendResult::Dropped;
         }
-        self.stats.messages_sent.add(1);
-        self.stats.message_bytes_sent.add(payload_bytes as u64);
+        self.stats.count_sent(kind, payload_bytes);
         SendResult::Queued
     }
 
@@ -251,7 +250,7 @@ impl Common {
             let Some(oldest) = backlog.drop_oldest() else { break };
             let dropped = oldest.as_slice().len();
             free += dropped;
-            work.held_bytes -= dropped;
+            work.backlog_bytes -= dropped;
             *outbox_bytes -= dropped;
             pool.give_back(oldest);
             lost.oldest += 1;
@@ -271,7 +270,7 @@ impl Common {
                 }
                 backlog.push(frame, droppable, key_of_latest.cloned());
             }
-            work.held_bytes = work.held_bytes + bytes - replaced;
+            work.backlog_bytes = work.backlog_bytes + bytes - replaced;
             *outbox_bytes = *outbox_bytes + bytes - replaced;
             Ok(())
         };
@@ -310,17 +309,17 @@ impl Common {
 impl Work {
     /// Whether more would wait behind what the peer has not taken.
     fn is_pressed(&self) -> bool {
-        self.in_flight > 0 || self.held_bytes > 0 || self.queue.bytes() >= QUEUE_BYTES
+        self.in_flight > 0 || self.backlog_bytes > 0 || self.queue.bytes() >= QUEUE_BYTES
     }
 
     /// Hands messages to the queue, up to so many bytes: all of them if `limit` is `usize::MAX`.
     #[cold]
     fn refill_up_to(&mut self, pool: &mut Pool, limit: usize) {
         let Some(backlog) = &mut self.backlog else { return };
-        while self.held_bytes > 0 && self.queue.bytes() < limit {
+        while self.backlog_bytes > 0 && self.queue.bytes() < limit {
             let Some(frame) = backlog.pop() else { break };
             let bytes = frame.as_slice().len();
-            self.held_bytes -= bytes;
+            self.backlog_bytes -= bytes;
             match frame {
                 SendBuf::Shared(frame) => self.queue.share(pool, &frame),
                 SendBuf::Owned(own) => {
@@ -334,7 +333,7 @@ impl Work {
     /// What is to be sent next.
     #[inline]
     pub(super) fn next_send(&mut self, pool: &mut Pool) -> Option<SendBuf> {
-        if self.held_bytes > 0 && self.queue.bytes() == 0 {
+        if self.backlog_bytes > 0 && self.queue.bytes() == 0 {
             self.refill_up_to(pool, QUEUE_BYTES);
         }
         self.queue.take()

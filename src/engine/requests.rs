@@ -116,6 +116,7 @@ impl<H: Handler> Party<'_, H> {
             Err(error) => return self.refuse(error.into()),
         };
         if handshake::is_upgrade(&head) {
+            self.common.end_handshake(self.slot);
             return self.upgrade(&head, head_bytes);
         }
         let body_bytes = match head.body() {
@@ -147,6 +148,7 @@ impl<H: Handler> Party<'_, H> {
 
     fn answer_request(&mut self, head: &Head<'_>, body: &[u8], whole: usize) -> Next {
         let peer = self.common.peers.get(self.slot);
+        self.common.end_handshake(self.slot);
         self.common.stats.http_requests.add(1);
         self.common.last_request = self.common.last_request.wrapping_add(1);
         let ticket = self.ticket();

@@ -24,6 +24,7 @@ macro_rules! on_every_driver {
 }
 
 mod addresses;
+mod admission;
 mod attacks;
 mod backpressure;
 mod broadcast;
@@ -37,11 +38,14 @@ mod exhaustion;
 mod handshake;
 mod http;
 mod large;
+mod lifetime;
 mod messages;
+mod metrics;
 mod orders;
 mod outbound;
 mod overflow;
 mod peer;
+mod rates;
 mod remote;
 mod service;
 mod shutdown;
