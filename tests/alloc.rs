@@ -291,6 +291,10 @@ fn a_subscription_costs_few_bytes() {
     simulation.run();
     assert_eq!(ids.borrow().len(), PEOPLE);
     let remote = simulation.remote();
+    // A shard has 64 KiB from its first subscription on.
+    remote.subscribe(ids.borrow()[0], "first", Subscribe::new()).unwrap();
+    remote.unsubscribe(ids.borrow()[0], "first").unwrap();
+    simulation.run();
     let mut cost = |topic: &str| {
         let before = BYTES.with(Cell::get);
         for id in ids.borrow().iter() {
