@@ -290,6 +290,12 @@ impl Common {
         if self.send_behind(slot, kind, payload) {
             return SendResult::Sent;
         }
+        self.send_at_length(slot, token, kind, payload)
+    }
+
+    /// Apart from [`Self::send_behind`], which needs fewer registers to be saved.
+    #[inline(never)]
+    fn send_at_length(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
         if self.holds(slot) {
             return self.hold_message(slot, token, kind, payload, true, None);
         }

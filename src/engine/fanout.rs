@@ -28,6 +28,7 @@ struct Budget {
 
 impl<D: Driver, H: Handler> Core<D, H> {
     /// Whether something published waits for a turn.
+    #[inline]
     pub(super) fn has_post(&self) -> bool {
         let common = &self.common;
         common.topics.as_ref().is_some_and(|topics| !topics.is_idle())
@@ -49,14 +50,13 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     /// Goes on with what is on its way, and tells the handler what came of it.
+    #[inline(never)]
     pub(super) fn progress_post(&mut self) {
-        if self.has_post() {
-            self.send_to_users();
-            self.progress_topics();
-            self.tell_drops();
-            self.tell_presence();
-            self.common.post.send_off();
-        }
+        self.send_to_users();
+        self.progress_topics();
+        self.tell_drops();
+        self.tell_presence();
+        self.common.post.send_off();
         let done = self.common.topics.as_mut().map_or(0, |topics| topics.take_done_bytes());
         let done = done + self.common.post.take_done_bytes();
         if done > 0 {

@@ -330,7 +330,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
         };
         self.handler_wait = self.handler.turn(&mut shard);
         self.start_connects();
-        self.progress_post();
+        if self.has_post() {
+            self.progress_post();
+        }
         self.progress_broadcasts();
         self.progress_drain();
         self.flush();
@@ -338,6 +340,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         Ok(!self.stopped)
     }
 
+    #[inline]
     fn next_wait(&self) -> Option<Duration> {
         if !self.common.dirty.is_empty() || !self.broadcasts.is_empty() || self.has_post() {
             return Some(Duration::ZERO);
@@ -546,7 +549,6 @@ impl<D: Driver, H: Handler> Core<D, H> {
             stats.subscriptions.set(subscriptions);
             stats.retained_bytes.set(retained_bytes);
         }
-        stats.bound_connections.set(self.common.bound.count() as u64);
         stats.broadcast_bytes.set(self.inbox.held_bytes() as u64);
         stats.outbox_bytes.set(self.common.outbox_bytes as u64);
         stats.pool_bytes.set(self.common.pool.free_bytes() as u64);

@@ -120,7 +120,7 @@ impl Post {
 
     /// Whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
-        !self.waiting && self.own.is_empty()
+        !self.waiting && self.own.is_empty() && self.done_bytes == 0
     }
 
     /// Bytes of what has been carried out.

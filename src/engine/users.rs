@@ -165,11 +165,6 @@ impl Bound {
         self.by_slot.get(&slot)
     }
 
-    /// Connections that have one.
-    pub fn count(&self) -> usize {
-        self.by_slot.len()
-    }
-
     /// Changes of which the handler has not been told.
     pub(super) fn take_changes(&mut self) -> Vec<Presence> {
         std::mem::take(&mut self.changes)
@@ -198,12 +193,14 @@ impl Common {
             self.bound.changes.push(Presence { user: user.clone(), online: true, change });
         }
         self.bound.by_slot.insert(token.slot, user);
+        self.stats.bound_connections.add(1);
         Ok(())
     }
 
     /// Ends a connection's binding, if there is one.
     pub fn unbind_user(&mut self, token: Token) -> bool {
         let Some(user) = self.bound.by_slot.remove(&token.slot) else { return false };
+        self.stats.bound_connections.sub(1);
         if let Some(change) = self.post.peers.users.unbind(&user, ConnId::new(self.shard, token)) {
             self.bound.changes.push(Presence { user, online: false, change });
         }
