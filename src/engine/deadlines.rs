@@ -8,7 +8,7 @@ use super::Core;
 use super::clock::ticks;
 use super::common::Common;
 use super::party::Party;
-use super::slot::{Flags, Phase, Slot};
+use super::slot::{Entry, Flags, Phase, Slot};
 use crate::driver::{Driver, Token};
 use crate::handler::{CloseReason, ConnectError, Deadline, Handler};
 use crate::http::Response;
@@ -142,6 +142,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
             }
             Some(Due::Comment) => drop(common.comment(slot, token)),
             Some(Due::Answer) => return self.expire(token),
+            Some(Due::Head) if slot.entry.has(Entry::PROXY_DUE) => {
+                common.stats.proxy_headers_invalid.add(1);
+                return self.abort(token, CloseReason::Disconnected);
+            }
             Some(Due::Head) if slot.phase == Phase::Head && common.existing_work(slot).is_some() => {
                 // Part of a request came: say why it ends.
                 common.stats.http_errors.add(1);

@@ -71,6 +71,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
             self.common.stop_asked = false;
             self.begin_drain();
         }
+        if self.drain.is_none() {
+            return;
+        }
         self.tell_due();
         let Some(drain) = &self.drain else { return };
         if self.table.is_empty() || self.clock.now() >= drain.until {

@@ -321,7 +321,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.take_commands();
         self.fire_timers();
         self.retry_accept();
-        self.resume_the_slowed();
+        if self.common.meters.has_paused() {
+            self.resume_the_slowed();
+        }
         let mut shard = Shard {
             table: &mut self.table,
             common: &mut self.common,
@@ -350,11 +352,15 @@ impl<D: Driver, H: Handler> Core<D, H> {
             AcceptPause::Until(when) => Some(when.saturating_sub(self.clock.now())),
             _ => None,
         };
+        let settle = self.unawaited.then_some(SETTLE);
+        let wait = [timers, accept, settle, self.handler_wait].into_iter().flatten().min();
+        if self.drain.is_none() && !self.common.meters.has_paused() {
+            return wait;
+        }
         let now = self.clock.now();
         let drain = self.drain.as_ref().map(|drain| drain.next_due(now).saturating_sub(now));
         let slowed = self.common.meters.next_due().map(|when| when.saturating_sub(now));
-        let settle = self.unawaited.then_some(SETTLE);
-        [timers, accept, drain, slowed, settle, self.handler_wait].into_iter().flatten().min()
+        [wait, drain, slowed].into_iter().flatten().min()
     }
 
     fn on_event(&mut self, event: Event<D::Socket>) {

@@ -10,7 +10,7 @@ use super::slot::{Flags, Phase};
 use crate::config::{OverRate, Rates};
 use crate::driver::{Driver, Token};
 use crate::handler::{CloseReason, Handler};
-use crate::ws::{CloseCode, Role, State};
+use crate::ws::{CloseCode, Item, Role, State};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
@@ -103,6 +103,12 @@ impl Meters {
         self.paces.capacity() * size_of::<Paces>()
     }
 
+    /// Whether any connection is paused.
+    #[inline]
+    pub fn has_paused(&self) -> bool {
+        !self.paused.is_empty()
+    }
+
     /// When the next paused connection goes on.
     pub fn next_due(&self) -> Option<Duration> {
         self.paused.peek().map(|Reverse((until, ..))| *until)
@@ -143,19 +149,18 @@ impl Meters {
 
 impl<H: Handler> Party<'_, H> {
     /// Counts what came; false if it was too much, and the connection is to be closed.
-    #[inline]
-    pub fn keeps_pace(&mut self, first: bool, payload_bytes: usize) -> bool {
-        !self.common.meters.is_on() || self.take_pace(first, payload_bytes)
-    }
-
     #[cold]
-    fn take_pace(&mut self, first: bool, payload_bytes: usize) -> bool {
-        if self.slot.session.role() == Role::Client {
+    pub fn keeps_pace(&mut self, item: &Item) -> bool {
+        let (first, payload) = match item {
+            Item::Message { payload, .. } => (true, payload),
+            Item::Piece { payload, first, .. } | Item::Deflated { payload, first, .. } => (*first, payload),
+            _ => return true,
+        };
+        if self.slot.session.role() == Role::Client || !self.common.meters.is_on() {
             return true;
         }
-        let (now, messages) = (self.common.now, u32::from(first));
-        let bytes = u32::try_from(payload_bytes).unwrap_or(u32::MAX);
-        self.common.meters.take(self.token.slot, now, messages, bytes)
+        let bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        self.common.meters.take(self.token.slot, self.common.now, u32::from(first), bytes)
     }
 
     /// Keeps what the peer sent too early. It is no more than was under way when receiving paused:

@@ -130,11 +130,24 @@ impl<H: Handler> Party<'_, H> {
 
     #[inline]
     fn decode(&mut self, input: &mut [u8], at: &mut usize) -> Outcome {
+        match self.common.meters.is_on() || self.common.stopwatch.is_on() {
+            false => self.decode_all::<false>(input, at),
+            true => self.decode_watched(input, at),
+        }
+    }
+
+    /// Keeps the peer to its rate and measures the handler, which the usual loop knows nothing of.
+    #[cold]
+    fn decode_watched(&mut self, input: &mut [u8], at: &mut usize) -> Outcome {
+        self.decode_all::<true>(input, at)
+    }
+
+    #[inline(always)]
+    fn decode_all<const WATCHED: bool>(&mut self, input: &mut [u8], at: &mut usize) -> Outcome {
         let limits = self.common.decode_limits(self.slot);
         let mut withheld_ping = None;
-        let paced = self.common.meters.is_on();
         loop {
-            if paced && self.common.meters.owes() {
+            if WATCHED && self.common.meters.owes() {
                 self.answer_withheld(input, withheld_ping);
                 return Outcome::Continue;
             }
@@ -154,17 +167,10 @@ impl<H: Handler> Party<'_, H> {
                 }
                 // After our Close frame nothing but the peer's is of interest.
                 _ if !listening => {}
-                Item::Message { payload, .. } if !self.keeps_pace(true, payload.len()) => {
-                    return self.too_fast();
-                }
-                Item::Piece { payload, first, .. } | Item::Deflated { payload, first, .. }
-                    if !self.keeps_pace(first, payload.len()) =>
-                {
-                    return self.too_fast();
-                }
+                _ if WATCHED && !self.keeps_pace(&item) => return self.too_fast(),
                 Item::Message { kind, payload } => {
                     let Some((handler, mut conn)) = self.conn() else { return Outcome::Abort };
-                    deliver(handler, &mut conn, kind, &input[payload]);
+                    deliver::<WATCHED, H>(handler, &mut conn, kind, &input[payload]);
                 }
                 Item::Piece { kind, payload, first, last } => {
                     let Some((handler, mut conn)) = self.conn() else { return Outcome::Abort };
@@ -241,7 +247,7 @@ fn complete_carry(carry: &mut Vec<u8>, input: &[u8], at: &mut usize) -> bool {
 }
 
 #[inline]
-pub(super) fn deliver<H: Handler>(
+pub(super) fn deliver<const WATCHED: bool, H: Handler>(
     handler: &mut H,
     conn: &mut Conn<'_, H::State>,
     kind: Kind,
@@ -255,7 +261,7 @@ pub(super) fn deliver<H: Handler>(
         Kind::Text => Message::Text(ws::text::validated(payload)),
         Kind::Binary => Message::Binary(payload),
     };
-    if conn.common.stopwatch.is_on() {
+    if WATCHED && conn.common.stopwatch.is_on() {
         return measured(conn, |conn| handler.message(conn, message));
     }
     handler.message(conn, message);
@@ -297,7 +303,7 @@ pub(super) fn piece<H: Handler>(
     if last {
         let assembly = std::mem::take(&mut work.assembly);
         conn.common.lent = Lent::of(&assembly);
-        deliver(handler, conn, kind, assembly.message());
+        deliver::<true, H>(handler, conn, kind, assembly.message());
         let lent = conn.common.lent.take();
         let Common { works, pool, .. } = &mut *conn.common;
         if let Some(frame) = Lent::settle(lent, assembly, pool)
