@@ -38,6 +38,7 @@ mod exhaustion;
 mod handshake;
 mod http;
 mod large;
+mod ledger;
 mod lifetime;
 mod messages;
 mod metrics;
