@@ -37,6 +37,7 @@ mod deferred;
 mod exhaustion;
 mod handshake;
 mod http;
+mod http_soak;
 mod large;
 mod ledger;
 mod lifetime;
