@@ -18,6 +18,7 @@ pub mod entropy;
 pub mod heartbeat;
 pub mod histogram;
 pub mod inflate;
+mod ledger;
 mod lifetimes;
 pub mod mailbox;
 pub mod outbound;
@@ -50,6 +51,7 @@ use deflate::Contexts;
 use drain::Drain;
 use entropy::Entropy;
 use heartbeat::Heartbeat;
+use ledger::Ledger;
 use lifetimes::Lifetimes;
 use mailbox::Inbox;
 use outbound::{Connect, ConnectError};
@@ -214,6 +216,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             last_request: 0,
             draining: false,
             stop_asked: false,
+            ledger: Ledger::default(),
             outbox_bytes: 0,
             lent: None,
         };
@@ -301,6 +304,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.progress_broadcasts();
         self.progress_drain();
         self.flush();
+        self.keep_the_books();
         self.publish();
         Ok(!self.stopped)
     }
