@@ -174,6 +174,17 @@ pub struct Limits {
     pub max_receive_bytes_per_turn: u32,
     /// Bytes of free buffers a shard keeps for reuse. Default 8 MiB.
     pub max_pool_bytes: u32,
+    /// Bytes that a shard may hold in all: what is queued, received in part, pooled, compression, receive
+    /// buffers and tables (gauge `ringwire_memory_bytes`). Beyond it the free buffers go first, and then
+    /// the connections that hold most, with 1013 where they can still be told, until an eighth is free;
+    /// counted by `ringwire_memory_closes_total`. Default 8 GiB.
+    pub max_shard_bytes: u64,
+    /// Bytes that one connection may hold, queued and received together; beyond it, it is ended as above.
+    /// Default 0: what the other limits leave it.
+    pub max_connection_bytes: u32,
+    /// Bytes of requests and handshakes that are not whole, on all connections of a shard; beyond it the
+    /// one that came last is answered 503; counted by `ringwire_memory_refusals_total`. Default 64 MiB.
+    pub max_early_bytes: u32,
 }
 
 impl Default for Limits {
@@ -199,6 +210,9 @@ impl Default for Limits {
             receive_buffer_bytes: 64 << 10,
             max_receive_bytes_per_turn: 1 << 20,
             max_pool_bytes: 8 << 20,
+            max_shard_bytes: 8 << 30,
+            max_connection_bytes: 0,
+            max_early_bytes: 64 << 20,
         }
     }
 }

@@ -344,6 +344,9 @@ pub enum CloseReason<'a> {
     Disconnected,
     /// The peer sent faster than [`Rates`](crate::Rates) allows.
     RateLimit,
+    /// It held more than [`Limits::max_connection_bytes`](crate::Limits), or most while its shard held
+    /// more than [`Limits::max_shard_bytes`](crate::Limits). Bytes that were queued are lost.
+    Memory,
     /// The server has stopped and did not wait longer.
     Shutdown,
 }
@@ -357,6 +360,7 @@ impl CloseReason<'_> {
             Self::Violation(violation) => violation.close_code(),
             Self::RateLimit | Self::Timeout(Deadline::Assembly) => CloseCode::POLICY_VIOLATION,
             Self::Timeout(_) | Self::Disconnected => CloseCode(1006),
+            Self::Memory => CloseCode::TRY_AGAIN_LATER,
             Self::Shutdown => CloseCode::GOING_AWAY,
         }
     }

@@ -72,6 +72,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let deferred = table.iter().filter(|(_, slot, _)| slot.phase == Phase::Deferred).count() as u64;
         let counted = common.stats.deferred.get();
         demand!(deferred == counted, "{deferred} requests wait, counted {counted}");
+        let received: usize = common.works.iter().map(|(_, work)| work.received_bytes()).sum();
+        let counted = common.ledger.received_bytes;
+        demand!(received == counted, "{received} received bytes are kept, counted {counted}");
+        demand!(common.ledger.early_bytes <= counted, "{} of them early", common.ledger.early_bytes);
         let (kept, counted) = (common.pool.capacity_kept(), common.pool.free_bytes());
         demand!(kept == counted, "the pool keeps {kept} bytes, counted {counted}");
         demand!(kept <= common.limits.max_pool_bytes as usize, "the pool keeps {kept} bytes");

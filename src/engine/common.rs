@@ -11,6 +11,7 @@ use super::deflate::Contexts;
 use super::entropy::Entropy;
 use super::heartbeat::Heartbeat;
 use super::inflate::Job;
+use super::ledger::{self, Ledger};
 use super::lifetimes::Lifetimes;
 use super::overflow::Dropped;
 use super::pool::Pool;
@@ -74,6 +75,8 @@ pub struct Work {
     pub acceptance: Vec<u8>,
     /// Pongs queued since the last flush.
     pub pongs: u8,
+    /// What of it is in the core's books.
+    pub entry: ledger::Entry,
     /// The client role's handshake under way.
     pub handshake: Option<Box<ClientHandshake>>,
 }
@@ -148,6 +151,8 @@ pub struct Common {
     pub lifetimes: Lifetimes,
     /// The handler asked for the end.
     pub stop_asked: bool,
+    /// What connections make the core hold.
+    pub ledger: Ledger,
     /// Bytes queued on all connections.
     pub outbox_bytes: usize,
     /// The assembled message that a handler is reading now, which it may send without a copy.
@@ -228,6 +233,7 @@ impl Common {
         let work = self.works.remove(slot.work as usize);
         slot.work = NO_WORK;
         self.outbox_bytes -= work.queued();
+        self.ledger.take_out(work.entry);
         work.queue.dismantle(&mut self.pool);
         if let Some(backlog) = work.backlog {
             backlog.dismantle(&mut self.pool);

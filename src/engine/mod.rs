@@ -21,6 +21,7 @@ pub mod heartbeat;
 pub mod histogram;
 pub mod inflate;
 pub mod interest;
+mod ledger;
 mod lifetimes;
 pub mod mailbox;
 pub mod names;
@@ -61,6 +62,7 @@ use deflate::Contexts;
 use drain::Drain;
 use entropy::Entropy;
 use heartbeat::Heartbeat;
+use ledger::Ledger;
 use lifetimes::Lifetimes;
 use mailbox::Inbox;
 use outbound::{Connect, ConnectError};
@@ -243,6 +245,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             last_request: 0,
             draining: false,
             stop_asked: false,
+            ledger: Ledger::default(),
             outbox_bytes: 0,
             lent: None,
             sides: Default::default(),
@@ -338,6 +341,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.progress_broadcasts();
         self.progress_drain();
         self.flush();
+        self.keep_the_books();
         self.publish();
         Ok(!self.stopped)
     }

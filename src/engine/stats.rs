@@ -111,6 +111,11 @@ stats! {
     turns "counter" "ringwire_turns_total" "Turns of the event loop.",
     outbox_bytes "gauge" "ringwire_outbox_bytes" "Bytes queued or in flight to peers.",
     pool_bytes "gauge" "ringwire_pool_bytes" "Bytes of free buffers kept for reuse.",
+    received_bytes "gauge" "ringwire_received_bytes" "Bytes received and kept: heads, frames and messages that are not whole.",
+    early_bytes "gauge" "ringwire_early_bytes" "Of these, what came before a request or handshake was whole.",
+    memory_bytes "gauge" "ringwire_memory_bytes" "Bytes held in all: queued, received, pools, compression, receive buffers and tables.",
+    memory_closes "counter" "ringwire_memory_closes_total" "Connections ended because they, or all together, held too much.",
+    memory_refusals "counter" "ringwire_memory_refusals_total" "Requests refused because those half there held max_early_bytes.",
     busy_connections "gauge" "ringwire_busy_connections" "Connections that hold more than their slot.",
     buffer_starvations "counter" "ringwire_receive_buffer_starvations_total" "Times receiving found no free buffer (ENOBUFS).",
     receives_armed "counter" "ringwire_receives_armed_total" "Receives armed or re-armed.",
@@ -170,8 +175,8 @@ pub(super) const KINDS: [&str; 2] = ["text", "binary"];
 /// Values of the label `state` of connections.
 pub(super) const STATES: [&str; 6] = ["http", "deferred", "connecting", "open", "stream", "closing"];
 /// Values of the label `reason` of closes.
-pub(super) const REASONS: [&str; 7] =
-    ["peer", "local", "violation", "timeout", "disconnected", "rate", "shutdown"];
+pub(super) const REASONS: [&str; 8] =
+    ["peer", "local", "violation", "timeout", "disconnected", "rate", "shutdown", "memory"];
 /// Values of the label `deadline` of timeouts.
 pub(super) const DEADLINES: [&str; 4] = ["pong", "close", "write", "assembly"];
 /// Values of the label `code` of closes; what is none of them is `other`.
@@ -255,6 +260,7 @@ impl Stats {
             }
             CloseReason::RateLimit => 5,
             CloseReason::Shutdown => 6,
+            CloseReason::Memory => 7,
         };
         labelled.reasons[reason].add(1);
     }

@@ -39,6 +39,7 @@ mod handshake;
 mod http;
 mod http_soak;
 mod large;
+mod ledger;
 mod lifetime;
 mod messages;
 mod metrics;
