@@ -1,7 +1,7 @@
 //! The examples do what they say: each is started and talked to.
 
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -62,8 +62,12 @@ impl Client {
 
     fn hear(&mut self) -> Value {
         loop {
-            if let Message::Text(text) = self.0.read().expect("a message") {
-                return serde_json::from_str(&text).expect("JSON");
+            match self.0.read() {
+                Ok(Message::Text(text)) => return serde_json::from_str(&text).expect("JSON"),
+                Ok(_) => {}
+                // The process was stopped for a while.
+                Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => panic!("{error}"),
             }
         }
     }
