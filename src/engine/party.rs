@@ -63,6 +63,7 @@ impl<H: Handler> Party<'_, H> {
             ?reason,
             "close"
         );
+        self.common.forget(self.token);
         let stats = &self.common.stats;
         let is_stream = self.slot.flags.has(Flags::HTTP);
         if is_stream {
