@@ -33,6 +33,7 @@
 //! | [`simd`] | pure kernels: unmasking, UTF-8 | core |
 //! | [`ws`] | the protocol, sans-IO, both roles | `simd`, `config`, `http` |
 //! | [`http`] | request heads and plain responses | `config` |
+//! | `tls` | TLS, bytes in, bytes out | `error` |
 //! | `driver` | the only room with descriptors: uring, epoll, [`sim`] | `config` |
 //! | `engine` | one core: turn, slots, timers, outbox, mailbox, stats | all above |
 //! | `handler` | what a user implements and is handed | engine and ws types |
@@ -64,6 +65,8 @@ mod remote;
 mod server;
 pub mod simd;
 mod simulation;
+#[cfg(feature = "tls")]
+mod tls;
 pub mod ws;
 
 pub use config::{
@@ -73,13 +76,17 @@ pub use config::{
 pub use driver::PeerAddr;
 #[doc(inline)]
 pub use driver::probe as doctor;
-pub use error::ServerError;
+pub use error::{ServerError, TlsError};
 pub use handler::{
     ClientRequest, CloseReason, Conn, ConnId, ConnectError, Deadline, Fragment, Handler, Request, SendResult,
     Shard, Upgrade,
 };
 pub use remote::{Remote, RemoteError};
 pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo, available_cores};
+#[cfg(feature = "tls")]
+pub use tls::{
+    Alert, ClientAuth, Pem, TlsClient, TlsConfig, TlsConfigBuilder, TlsFailure, TlsInfo, TlsVersion,
+};
 pub use ws::{CloseCode, Message, Prepared};
 
 /// A service in a simulated world: seeded, deterministic, without a kernel.

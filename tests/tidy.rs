@@ -13,6 +13,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("simd", &[]),
     ("http", &["config"]),
     ("ws", &["config", "http", "simd"]),
+    ("tls", &["error"]),
     ("driver", &["config"]),
     // The engine calls the handler, and a handler's `Conn` is a view into the engine.
     ("engine", &["config", "driver", "handler", "http", "simd", "ws"]),
