@@ -31,6 +31,24 @@ pub enum LoadCommand {
     Storm(StormArgs),
 }
 
+/// How and where this process's workers run.
+#[derive(Args, Clone, Debug)]
+pub struct SeatArgs {
+    /// Threads [default: one per core of --cores, or one; more if descriptors ask for it].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=ringwire::MAX_SHARDS as i64))]
+    workers: Option<u16>,
+    /// Cores to pin the workers to in turn, as in 1,3 [default: not pinned].
+    #[arg(long, value_delimiter = ',')]
+    cores: Vec<usize>,
+    /// The generator's own driver: auto, uring or epoll.
+    #[arg(long, default_value = "auto")]
+    driver: DriverChoice,
+    /// After traffic, poll for so many microseconds before sleeping, so that the generator's own wake-up is
+    /// not part of the latency: busy cores, best with --cores. Workers that share a core sleep at once.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    busy_poll_us: u32,
+}
+
 /// What all loads have.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
@@ -47,19 +65,8 @@ pub struct Common {
     /// taken as ports are needed [default: the kernel's; of 127.0.0.0/8 if ports are short there].
     #[arg(long, value_delimiter = ',')]
     source: Vec<Sources>,
-    /// Threads [default: one per core of --cores, or one; more if descriptors ask for it].
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=ringwire::MAX_SHARDS as i64))]
-    workers: Option<u16>,
-    /// Cores to pin the workers to in turn, as in 1,3 [default: not pinned].
-    #[arg(long, value_delimiter = ',')]
-    cores: Vec<usize>,
-    /// The generator's own driver: auto, uring or epoll.
-    #[arg(long, default_value = "auto")]
-    driver: DriverChoice,
-    /// After traffic, poll for so many microseconds before sleeping, so that the generator's own wake-up is
-    /// not part of the latency: busy cores, best with --cores. Workers that share a core sleep at once.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
-    busy_poll_us: u32,
+    #[command(flatten)]
+    seat: SeatArgs,
     /// The server's process: its CPU time and memory are measured.
     #[arg(long)]
     pid: Option<u32>,
@@ -418,10 +425,21 @@ impl Common {
 
     fn seat(&self, plan: &Plan) -> Result<Seat, String> {
         let most = plan.connections as usize;
-        let wished = self.workers.map(usize::from).or((!self.cores.is_empty()).then_some(self.cores.len()));
-        let workers = host::reserve(plan.connections, self.driver, wished)?.min(most);
-        let busy_poll_us = self.busy_poll_us;
-        Ok(Seat { workers, cores: self.cores.clone(), driver: self.driver, busy_poll_us })
+        let workers = host::reserve(plan.connections, self.seat.driver, self.seat.workers())?.min(most);
+        Ok(self.seat.seat(workers))
+    }
+}
+
+impl SeatArgs {
+    /// Workers asked for, if any were.
+    pub fn workers(&self) -> Option<usize> {
+        self.workers.map(usize::from).or((!self.cores.is_empty()).then_some(self.cores.len()))
+    }
+
+    /// With that many workers.
+    pub fn seat(&self, workers: usize) -> Seat {
+        let (cores, driver, busy_poll_us) = (self.cores.clone(), self.driver, self.busy_poll_us);
+        Seat { workers, cores, driver, busy_poll_us }
     }
 }
 

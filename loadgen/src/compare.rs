@@ -1,7 +1,7 @@
 //! `report`: reads what runs wrote with `--json`, prints their figures side by side, and writes the page.
 
-use crate::html;
 use crate::result::{Report, SCHEMA};
+use crate::{html, run};
 use clap::Args;
 use serde::Deserialize;
 use std::fs::File;
@@ -22,18 +22,11 @@ pub struct ReportArgs {
     html: Option<PathBuf>,
 }
 
-/// Exit code 2 if a file cannot be read or the page not be written; the verdicts are those of the runs.
-pub fn main(args: &ReportArgs) -> ExitCode {
-    match report(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("ringwire-loadgen: {why}");
-            ExitCode::from(2)
-        }
-    }
-}
-
-fn report(args: &ReportArgs) -> Result<(), String> {
+/// The verdicts are those of the runs: this succeeds if all could be read and the page written.
+///
+/// # Errors
+/// In words.
+pub fn report(args: &ReportArgs) -> Result<ExitCode, String> {
     let page = args.html.clone().unwrap_or_else(|| args.files[0].with_extension("html"));
     if args.files.iter().any(|file| same(file, &page)) {
         return Err(format!("{}: this is a file to read; name another with --html", page.display()));
@@ -41,12 +34,12 @@ fn report(args: &ReportArgs) -> Result<(), String> {
     let names = names(&args.files);
     let reports = args.files.iter().zip(names).map(|(file, name)| Ok((name, read(file)?)));
     let reports = reports.collect::<Result<Vec<_>, String>>()?;
-    std::fs::write(&page, html::render(&reports)).map_err(|error| format!("{}: {error}", page.display()))?;
+    run::write(&page, &html::render(&reports))?;
     let text = format!("{}\n{}\n", html::text(&reports), page.display());
     match std::io::stdout().write_all(text.as_bytes()) {
         // Who reads, as `head` does, has seen enough.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("standard output: {error}")),
-        _ => Ok(()),
+        _ => Ok(ExitCode::SUCCESS),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The conductor of one load: moves the crews through its steps, looks at what they did, and keeps
 //! all that was measured until then, however it ends. It sleeps nearly always; the workers work.
 
-use crate::board::{Histograms, MAX_NOTES, Metric, Phase, Step, merge, monotonic_ns};
+use crate::board::{Histograms, Metric, Phase, Step, merge, monotonic_ns};
 use crate::crew::{Crew, Snapshot};
 use crate::host::{self, CpuTime, Memory};
 use crate::plan::Plan;
@@ -186,7 +186,7 @@ impl<'a> Conductor<'a> {
             merge(&mut self.times, &seen.times).map_err(Stop::Broken)?;
             merge(&mut self.times_since_point, &seen.times).map_err(Stop::Broken)?;
             seen.times = Histograms::default();
-            add(&mut total, seen);
+            total.add(seen);
         }
         self.total = total;
         if self.course.at.elapsed() >= self.course.every {
@@ -443,25 +443,4 @@ impl<'a> Conductor<'a> {
         self.progress.end(&self.orders.name);
         (self.course.points, errors)
     }
-}
-
-fn add(total: &mut Snapshot, one: &Snapshot) {
-    total.opened += one.opened;
-    total.ended += one.ended;
-    total.failed += one.failed;
-    total.retried += one.retried;
-    total.sent += one.sent;
-    total.received += one.received;
-    total.given_up += one.given_up;
-    total.faults += one.faults;
-    total.cpu_ns += one.cpu_ns;
-    let (all, errors) = (&mut total.errors, &one.errors);
-    all.lost += errors.lost;
-    all.doubled += errors.doubled;
-    all.reordered += errors.reordered;
-    all.corrupted += errors.corrupted;
-    all.closed += errors.closed;
-    all.refused += errors.refused;
-    let room = MAX_NOTES.saturating_sub(all.notes.len());
-    all.notes.extend(errors.notes.iter().take(room).cloned());
 }

@@ -60,6 +60,22 @@ pub struct Snapshot {
     pub times: Histograms,
 }
 
+impl Snapshot {
+    /// Adds what another crew has done: counts and errors, but not `seen` and `times`, which are not sums.
+    pub fn add(&mut self, other: &Self) {
+        self.opened += other.opened;
+        self.ended += other.ended;
+        self.failed += other.failed;
+        self.retried += other.retried;
+        self.sent += other.sent;
+        self.received += other.received;
+        self.given_up += other.given_up;
+        self.errors.add(&other.errors);
+        self.faults += other.faults;
+        self.cpu_ns += other.cpu_ns;
+    }
+}
+
 /// Workers of one process.
 pub trait Crew {
     /// `uring` or `epoll`.

@@ -37,8 +37,6 @@ mod worker;
 
 use clap::{Args, Parser, Subcommand};
 use cli::LoadCommand;
-use plan::Seat;
-use ringwire::DriverChoice;
 use run::{Output, Runner};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -90,18 +88,8 @@ struct ScenarioArgs {
 struct JoinArgs {
     /// Where the other process waits.
     addr: String,
-    /// Threads.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=ringwire::MAX_SHARDS as i64))]
-    workers: Option<u16>,
-    /// Cores to pin the workers to in turn, as in 1,3 [default: not pinned].
-    #[arg(long, value_delimiter = ',')]
-    cores: Vec<usize>,
-    /// This process's driver: auto, uring or epoll.
-    #[arg(long, default_value = "auto")]
-    driver: DriverChoice,
-    /// After traffic, poll for so many microseconds before sleeping.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
-    busy_poll_us: u32,
+    #[command(flatten)]
+    seat: cli::SeatArgs,
 }
 
 fn main() -> ExitCode {
@@ -113,13 +101,12 @@ fn main() -> ExitCode {
         Command::Load(command) => load(&command),
         Command::Scenario(args) => scenario(&args),
         Command::Attack(args) => attack::attack(&args),
-        Command::Report(args) => return compare::main(&args),
+        Command::Report(args) => compare::report(&args),
         Command::Demo(args) => demo::run(args),
         Command::DemoServer => demo::serve(),
         Command::Join(args) => {
-            let workers = args.workers.map_or(args.cores.len().max(1), usize::from);
-            let JoinArgs { cores, driver, busy_poll_us, .. } = args;
-            join::join(&args.addr, &Seat { workers, cores, driver, busy_poll_us }).map(|()| ExitCode::SUCCESS)
+            let seat = args.seat.seat(args.seat.workers().unwrap_or(1));
+            join::join(&args.addr, &seat).map(|()| ExitCode::SUCCESS)
         }
     };
     result.unwrap_or_else(|why| {

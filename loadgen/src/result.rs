@@ -3,6 +3,7 @@
 //!
 //! Times are nanoseconds (`_ns`), seconds (`_s`) or milliseconds since 1970 (`_unix_ms`).
 
+use crate::board::MAX_NOTES;
 use crate::host::{Host, Memory};
 use serde::{Deserialize, Serialize};
 
@@ -203,6 +204,18 @@ impl Errors {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Adds another crew's.
+    pub fn add(&mut self, other: &Self) {
+        self.lost += other.lost;
+        self.doubled += other.doubled;
+        self.reordered += other.reordered;
+        self.corrupted += other.corrupted;
+        self.closed += other.closed;
+        self.refused += other.refused;
+        let room = MAX_NOTES.saturating_sub(self.notes.len());
+        self.notes.extend(other.notes.iter().take(room).cloned());
     }
 }
 

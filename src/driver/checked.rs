@@ -170,6 +170,16 @@ impl<D: Driver> Checked<D> {
         }
     }
 
+    fn check_send(&mut self, token: Token, buf: &SendBuf) {
+        assert!(!buf.as_slice().is_empty(), "an empty send on {token:?}");
+        let sending = span(buf);
+        match self.tenant(token) {
+            Some(slot) if slot.sending.is_some() => panic!("a send on {token:?} before the last one's Sent"),
+            Some(slot) if slot.state == State::Open => slot.sending = Some(sending),
+            _ => *self.stale_sends.entry((token.slot, token.generation)).or_default() += 1,
+        }
+    }
+
     fn check_sent(&mut self, token: Token, buf: &SendBuf, result: &io::Result<()>) {
         let same = Some(span(buf));
         if let Some(slot) = self.tenant(token)
@@ -251,14 +261,13 @@ impl<D: Driver> Driver for Checked<D> {
     }
 
     fn send(&mut self, token: Token, buf: SendBuf) {
-        assert!(!buf.as_slice().is_empty(), "an empty send on {token:?}");
-        let sending = span(&buf);
-        match self.tenant(token) {
-            Some(slot) if slot.sending.is_some() => panic!("a send on {token:?} before the last one's Sent"),
-            Some(slot) if slot.state == State::Open => slot.sending = Some(sending),
-            _ => *self.stale_sends.entry((token.slot, token.generation)).or_default() += 1,
-        }
+        self.check_send(token, &buf);
         self.inner.send(token, buf);
+    }
+
+    fn send_unawaited(&mut self, token: Token, buf: SendBuf) {
+        self.check_send(token, &buf);
+        self.inner.send_unawaited(token, buf);
     }
 
     fn pause(&mut self, token: Token) {

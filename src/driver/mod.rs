@@ -242,6 +242,12 @@ pub trait Driver {
     /// second one before its `Sent` is a bug of the caller (debug assertion).
     fn send(&mut self, token: Token, buf: SendBuf);
 
+    /// The same for bytes whose `Sent` nobody waits for: if they are taken at once, it may come with the
+    /// next event of another kind only, so that it need not end a wait of its own.
+    fn send_unawaited(&mut self, token: Token, buf: SendBuf) {
+        self.send(token, buf);
+    }
+
     /// Stops receiving. What has been received already may still be delivered.
     fn pause(&mut self, token: Token);
 

@@ -59,6 +59,9 @@ const MAX_COMMANDS_PER_TURN: usize = 4_096;
 /// How long accepting waits after it failed for want of descriptors or memory.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
+/// How long a shard that goes idle keeps the buffers of its last sends at most.
+const SETTLE: Duration = Duration::from_millis(100);
+
 /// What another thread asks of a core.
 #[derive(Debug)]
 pub enum Command {
@@ -130,6 +133,8 @@ pub struct Core<D: Driver, H: Handler> {
     connecting: Slab<Connect<H::State>>,
     /// Connections whose sends went to the driver in the last turn.
     sent: Vec<Token>,
+    /// Some of these may not be heard of before the next wait ends.
+    unawaited: bool,
     due: Vec<u32>,
     accept_paused: AcceptPause,
     /// Accepted by the kernel before a pause took hold: they wait for a slot.
@@ -194,6 +199,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             connects: Vec::new(),
             connecting: Slab::new(),
             sent: Vec::new(),
+            unawaited: false,
             due: Vec::new(),
             accept_paused: AcceptPause::No,
             parked: VecDeque::new(),
@@ -236,6 +242,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let wait = [self.next_wait(), at_most].into_iter().flatten().min();
         let mut next = spin::turn(self.spin.as_mut(), &mut self.driver, &mut self.clock, wait)?;
         self.common.tick = self.clock.tick() as u32;
+        self.unawaited = false;
         let mut heard = false;
         while let Some(event) = next {
             heard |= event.is_traffic();
@@ -273,7 +280,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
             _ => None,
         };
         let drain = self.drain_until.map(|when| when.saturating_sub(self.clock.now()));
-        [timers, accept, drain, self.handler_wait].into_iter().flatten().min()
+        let settle = self.unawaited.then_some(SETTLE);
+        [timers, accept, drain, settle, self.handler_wait].into_iter().flatten().min()
     }
 
     fn on_event(&mut self, event: Event<D::Socket>) {

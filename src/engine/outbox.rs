@@ -11,6 +11,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// Gives every dirty connection's bytes to the driver.
     pub(super) fn flush(&mut self) {
         self.watch_stalled_sends();
+        let pause_receive_bytes = self.common.limits.pause_receive_bytes as usize;
         let mut dirty = std::mem::take(&mut self.common.dirty);
         for token in dirty.drain(..) {
             let Some((slot, _)) = self.table.get(token) else { continue };
@@ -24,7 +25,19 @@ impl<D: Driver, H: Handler> Core<D, H> {
                         work.pongs = 0;
                         work.write_since = tick;
                         self.sent.push(token);
-                        self.driver.send(token, buf);
+                        // Nothing follows its end: no more bytes, no callback, no resumed receiving.
+                        let unawaited = work.queue.bytes() == 0
+                            && work.in_flight < pause_receive_bytes
+                            && !slot.flags.has(Flags::WANTS_DRAIN)
+                            && !slot.flags.has(Flags::PAUSED)
+                            && phase == Phase::Open
+                            && slot.session.state() == State::Open;
+                        if unawaited {
+                            self.driver.send_unawaited(token, buf);
+                        } else {
+                            self.driver.send(token, buf);
+                        }
+                        self.unawaited |= unawaited;
                     }
                     None => self.all_sent(token),
                 },

@@ -173,3 +173,106 @@ fn poll<D: Driver>(
     spin.polled(clock.now().saturating_sub(began));
     Ok(event)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn us(us: u64) -> Duration {
+        Duration::from_micros(us)
+    }
+
+    fn spin(window_us: u32, max_vain_percent: u8) -> Spin {
+        Spin::new(&BusyPoll { window_us, max_vain_percent }).unwrap()
+    }
+
+    /// Traffic at each of `times`; between, the shard polls as it is told. The share of polls in vain.
+    fn vain_share(spin: &mut Spin, times: impl Iterator<Item = Duration>) -> f64 {
+        let (mut vain, mut end) = (Duration::ZERO, Duration::ZERO);
+        let mut times = times.peekable();
+        while let Some(now) = times.next() {
+            spin.heard(now);
+            let Some(next) = times.peek() else { break };
+            let until = spin.poll_until().min(*next);
+            if until > now {
+                spin.polled(until - now);
+            }
+            if until < *next {
+                vain += until.saturating_sub(now);
+                spin.gave_up();
+            }
+            end = *next;
+        }
+        vain.as_secs_f64() / end.as_secs_f64()
+    }
+
+    #[test]
+    fn a_window_follows_traffic_and_nothing_else() {
+        let mut spin = spin(50, 25);
+        assert_eq!(spin.poll_until(), Duration::ZERO);
+        spin.heard(us(1_000));
+        assert_eq!(spin.poll_until(), us(1_050));
+        spin.polled(us(20));
+        spin.heard(us(1_020));
+        assert_eq!(spin.poll_until(), us(1_070));
+        spin.polled(us(50));
+        spin.gave_up();
+        assert_eq!(spin.poll_until(), Duration::ZERO);
+        // Sleeping on, as after a timer, is no second window.
+        spin.gave_up();
+        assert_eq!(spin.counts(), SpinCounts { met: 1, vain: 1, polled_ns: 70_000 });
+    }
+
+    #[test]
+    fn frequent_traffic_is_always_polled_for() {
+        let mut spin = spin(50, 25);
+        let share = vain_share(&mut spin, (1..100_000).map(|n| us(n * 30)));
+        assert_eq!(share, 0.0);
+        assert_eq!((spin.counts().met, spin.counts().vain), (99_998, 0));
+    }
+
+    #[test]
+    fn a_steady_pace_slower_than_the_window_costs_little() {
+        let mut spin = spin(50, 25);
+        let share = vain_share(&mut spin, (1..100_000).map(|n| us(n * 60)));
+        // One window in 16 gaps of 60 µs.
+        assert!(share < 0.06, "{share}");
+        assert!(spin.counts().vain > 1_000, "it is tried again and again");
+        // And pays as soon as the pace quickens.
+        let (start, met) = (100_000 * 60, spin.counts().met);
+        vain_share(&mut spin, (0..1_000).map(|n| us(start + n * 30)));
+        assert!(spin.counts().met - met > 980, "{:?}", spin.counts());
+    }
+
+    #[test]
+    fn polls_in_vain_keep_to_their_share() {
+        for percent in [0, 10, 25, 100] {
+            let mut spin = spin(50, percent);
+            // The worst there is: nine that meet the next message for one that does not, so that it is
+            // always hopeful, with gaps that leave nothing but polling.
+            let mut now = Duration::ZERO;
+            let times = std::iter::from_fn(|| {
+                let n = now.as_nanos() / 7;
+                now += if n.is_multiple_of(2) { us(1) } else { us(51) };
+                Some(now)
+            });
+            let share = vain_share(&mut spin, times.take(200_000));
+            let most = f64::from(percent) / 100.0 + 0.02;
+            assert!(share <= most, "{share} of {percent} %");
+        }
+    }
+
+    #[test]
+    fn an_unspent_share_is_saved_for_a_while_only() {
+        let mut spin = spin(1_000, 10);
+        // A minute of calm buys 10 % of 100 ms: ten windows.
+        let start = Duration::from_secs(60);
+        vain_share(&mut spin, (0..15).map(|n| start + us(n * 1_001)));
+        assert_eq!(spin.counts().vain, 11, "and the eleventh out of what was earned meanwhile");
+    }
+
+    #[test]
+    fn a_window_of_0_is_none() {
+        assert!(Spin::new(&BusyPoll { window_us: 0, ..BusyPoll::default() }).is_none());
+    }
+}

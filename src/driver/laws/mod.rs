@@ -9,6 +9,7 @@ mod ends;
 mod limits;
 mod outbound;
 mod soak;
+mod unawaited;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -78,9 +78,11 @@ fn step<D: Make>(world: &mut World<D>, peers: &mut Vec<Peer>, noise: &mut Noise)
             let told = world.of(token);
             if !told.sending {
                 told.sending = true;
-                let buf = piece(token, peer.asked, 1 + dice(300_000));
+                let small = dice(2) == 0;
+                let buf = piece(token, peer.asked, 1 + dice(if small { 16_000 } else { 300_000 }));
                 peer.asked += buf.len();
-                world.driver.send(token, SendBuf::Owned(buf));
+                let send = if small { D::send_unawaited } else { D::send };
+                send(&mut world.driver, token, SendBuf::Owned(buf));
             }
         }
         28..31 => world.driver.pause(token),

@@ -54,6 +54,9 @@ const NO_TOKEN: Token = Token { slot: 0, generation: 0 };
 /// for each, 4 buffers in circulation instead of 64, and none of 2,000 starvations.
 const INCREMENTAL_BUFFERS: bool = true;
 
+/// A send whose success is not reported must be taken whole at once, which a larger one hardly is.
+const UNREPORTED_BYTES: usize = 16 << 10;
+
 /// The io_uring driver. To be made on the thread that runs it, and dropped there.
 pub struct Uring {
     ring: Ring,
@@ -66,9 +69,9 @@ pub struct Uring {
     deferred: VecDeque<Event<UringSocket>>,
     /// How many of `deferred` belong to this turn.
     replay: usize,
-    /// Completions that belong to this turn.
-    ready: usize,
     outcomes: VecDeque<Event<UringSocket>>,
+    /// An end was asked for that may wait for an unreported send: the next turn does not sleep.
+    hurries: bool,
     share_unit_bytes: u32,
     waker: Arc<WakeTarget>,
     turn: u8,
@@ -106,8 +109,8 @@ impl Uring {
             starved: VecDeque::new(),
             deferred: VecDeque::new(),
             replay: 0,
-            ready: 0,
             outcomes: VecDeque::new(),
+            hurries: false,
             share_unit_bytes: (config.max_receive_bytes_per_turn / u32::from(SHARE_UNITS)).max(1),
             waker,
             turn: 0,
@@ -329,6 +332,29 @@ impl Uring {
         None
     }
 
+    fn reap(&mut self) {
+        let ports = &self.ports;
+        self.ring.reap(|tag| {
+            let (kind, token) = unpack(tag);
+            let port = ports.get(token.slot as usize).filter(|port| port.generation == token.generation)?;
+            (kind == SEND).then_some(port.send)
+        });
+    }
+
+    fn start_send(&mut self, token: Token, buf: SendBuf, push: fn(&mut Ring, Target, u32, u64)) {
+        debug_assert!(!buf.as_slice().is_empty(), "nothing to send");
+        if self.live(token).is_none() {
+            let result = Err(io::ErrorKind::NotConnected.into());
+            self.outcomes.push_back(Event::Sent { token, buf, result });
+            return;
+        }
+        let port = &mut self.ports[token.slot as usize];
+        debug_assert!(port.send == NONE, "a send is in flight");
+        port.send = self.ring.insert_send(buf);
+        port.in_flight += 1;
+        push(&mut self.ring, port.target(), port.send, pack(SEND, token));
+    }
+
     fn send_completed(&mut self, token: Token, result: i32) -> Option<Event<UringSocket>> {
         let port = self.owner(token)?;
         port.in_flight -= 1;
@@ -445,10 +471,11 @@ impl Driver for Uring {
             }
         }
         self.replay = self.deferred.len();
-        let pending = hungry || self.replay > 0 || !self.outcomes.is_empty();
+        let pending =
+            std::mem::take(&mut self.hurries) || hungry || self.replay > 0 || !self.outcomes.is_empty();
         self.stats.waits += 1;
         self.ring.enter(if pending { Some(Duration::ZERO) } else { wait })?;
-        self.ready = self.ring.completions();
+        self.reap();
         self.stats.completion_overflows += u64::from(self.ring.overflowed());
         Ok(())
     }
@@ -466,17 +493,21 @@ impl Driver for Uring {
                 return Some(event);
             }
         }
-        while self.ready > 0 {
+        // First, so that what is received is answered to a connection that sends nothing.
+        while let Some((tag, bytes)) = self.ring.pop_unreported() {
+            if let Some(event) = self.send_completed(unpack(tag).1, bytes) {
+                return Some(event);
+            }
+        }
+        loop {
             if let Some(outcome) = self.outcomes.pop_front() {
                 return Some(outcome);
             }
-            self.ready -= 1;
             let completion = self.ring.pop()?;
             if let Some(event) = self.completed(completion) {
                 return Some(event);
             }
         }
-        self.outcomes.pop_front()
     }
 
     fn bytes(&mut self, lease: &Lease) -> &mut [u8] {
@@ -504,17 +535,12 @@ impl Driver for Uring {
     }
 
     fn send(&mut self, token: Token, buf: SendBuf) {
-        debug_assert!(!buf.as_slice().is_empty(), "nothing to send");
-        if self.live(token).is_none() {
-            let result = Err(io::ErrorKind::NotConnected.into());
-            self.outcomes.push_back(Event::Sent { token, buf, result });
-            return;
-        }
-        let port = &mut self.ports[token.slot as usize];
-        debug_assert!(port.send == NONE, "a send is in flight");
-        port.send = self.ring.insert_send(buf);
-        port.in_flight += 1;
-        self.ring.push_send(port.target(), port.send, pack(SEND, token));
+        self.start_send(token, buf, Ring::push_send);
+    }
+
+    fn send_unawaited(&mut self, token: Token, buf: SendBuf) {
+        let small = buf.as_slice().len() <= UNREPORTED_BYTES;
+        self.start_send(token, buf, if small { Ring::push_send_unreported } else { Ring::push_send });
     }
 
     fn pause(&mut self, token: Token) {
@@ -536,13 +562,17 @@ impl Driver for Uring {
         port.flags |= SHUTDOWN;
         if port.send == NONE {
             self.push_shutdown(token, libc::SHUT_WR);
+        } else {
+            self.hurries = true;
         }
     }
 
     fn close(&mut self, token: Token) {
         let Some(port) = self.live(token) else { return };
         port.flags |= CLOSING;
-        if port.has(RECEIVING) || port.send != NONE {
+        let (sends, receives) = (port.send != NONE, port.has(RECEIVING));
+        self.hurries |= sends;
+        if receives || sends {
             self.push_shutdown(token, libc::SHUT_RDWR);
         }
         self.advance_close(token);

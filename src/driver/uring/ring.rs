@@ -103,6 +103,16 @@ struct Sending {
     buf: SendBuf,
     sent: usize,
     in_flight: bool,
+    /// Its [`Unreported::place`], if it is one of these and has not failed.
+    unreported: u64,
+}
+
+/// A send of which the kernel reports only the failure.
+struct Unreported {
+    /// How many submissions had been pushed with it; never 0.
+    place: u64,
+    key: u32,
+    tag: u64,
 }
 
 struct Accepting {
@@ -131,12 +141,19 @@ struct Lent {
 pub(super) struct Ring {
     ring: ManuallyDrop<IoUring>,
     lent: ManuallyDrop<Lent>,
+    /// Reaped and not popped, in order.
+    reaped: VecDeque<Completion>,
     /// Did not fit into the submission queue, in order.
     backlog: VecDeque<Entry>,
     /// The ring's descriptor, or its index among the thread's registered rings.
     enter_fd: RawFd,
     enter_flags: u32,
     in_flight: u64,
+    /// Submissions pushed, and of these taken by the last enter.
+    pushed: u64,
+    taken: u64,
+    /// In the order pushed. Once one has been taken and its failure has not come, it has succeeded.
+    unreported: VecDeque<Unreported>,
     no_sq_array: bool,
     /// `IORING_SETUP_TASKRUN_FLAG`: costs whoever makes data arrive an atomic operation.
     shows_task_work: bool,
@@ -179,8 +196,12 @@ impl Ring {
             enter_flags: 0,
             ring: ManuallyDrop::new(ring),
             lent: ManuallyDrop::new(lent),
+            reaped: VecDeque::new(),
             backlog: VecDeque::new(),
             in_flight: 0,
+            pushed: 0,
+            taken: 0,
+            unreported: VecDeque::new(),
             no_sq_array,
             shows_task_work: busy_poll,
             shares_buffers: false,
@@ -253,7 +274,12 @@ impl Ring {
         let submit = self.ring.submission().len() as u32;
         let timeout = wait.map(|wait| Timespec::from(wait.min(FOREVER)));
         let want = u32::from(wait != Some(Duration::ZERO) && self.backlog.is_empty());
-        self.enter_raw(submit, want, timeout.as_ref())
+        self.enter_raw(submit, want, timeout.as_ref())?;
+        // What did not fit into the completion queue may be a failure.
+        if !self.unreported.is_empty() && !self.overflowed() {
+            self.taken = self.pushed - self.ring.submission().len() as u64;
+        }
+        Ok(())
     }
 
     fn enter_raw(&self, submit: u32, want: u32, timeout: Option<&Timespec>) -> io::Result<()> {
@@ -308,11 +334,25 @@ impl Ring {
         self.ring.submission().cq_overflow()
     }
 
-    /// Takes the next completion.
+    /// Takes all completions out of the kernel's queue, for [`Self::pop`]. `send_of` tells the key of the send
+    /// that a tag belongs to, if it belongs to one.
+    pub(super) fn reap(&mut self, send_of: impl Fn(u64) -> Option<u32>) {
+        let looks = !self.unreported.is_empty();
+        for entry in self.ring.completion() {
+            let (tag, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+            self.reaped.push_back(Completion { tag, result, flags });
+            if looks && let Some(sending) = send_of(tag).and_then(|key| self.lent.sends.get_mut(key as usize))
+            {
+                // One that was to be unreported has failed.
+                sending.unreported = 0;
+            }
+        }
+    }
+
+    /// Takes the next completion of those reaped.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Completion> {
-        let entry = self.ring.completion().next()?;
-        let completion = Completion { tag: entry.user_data(), result: entry.result(), flags: entry.flags() };
+        let completion = self.reaped.pop_front()?;
         self.in_flight -= u64::from(completion.is_last());
         Some(completion)
     }
@@ -334,7 +374,9 @@ impl Ring {
 
     fn try_push(&mut self, entry: &Entry) -> Result<(), io_uring::squeue::PushError> {
         // SAFETY: the entry was made by one of the methods below, whose pointers lead into `lent`.
-        unsafe { self.ring.submission().push(entry) }
+        unsafe { self.ring.submission().push(entry) }?;
+        self.pushed += 1;
+        Ok(())
     }
 
     fn flush_backlog(&mut self) {
@@ -392,22 +434,53 @@ impl Ring {
 
     /// Takes a buffer to be sent: its key.
     pub(super) fn insert_send(&mut self, buf: SendBuf) -> u32 {
-        self.lent.sends.insert(Sending { buf, sent: 0, in_flight: false }) as u32
+        self.lent.sends.insert(Sending { buf, sent: 0, in_flight: false, unreported: 0 }) as u32
     }
 
     /// Sends the rest of a buffer. The kernel retries short writes itself (`MSG_WAITALL`, 5.19).
     pub(super) fn push_send(&mut self, target: Target, key: u32, tag: u64) {
+        let entry = self.send_entry(target, key, libc::MSG_WAITALL);
+        self.push(entry, tag);
+    }
+
+    /// The same, tried once: if the socket takes all of it at once, no completion ends the wait of the
+    /// enter that submits it (`IOSQE_CQE_SKIP_SUCCESS`, 5.17; see [`Self::pop_unreported`]). For want of
+    /// room it fails with `EAGAIN` or a short count: without `MSG_DONTWAIT` it would wait, and without
+    /// `MSG_WAITALL` a short count would be a success.
+    pub(super) fn push_send_unreported(&mut self, target: Target, key: u32, tag: u64) {
+        let entry = self.send_entry(target, key, libc::MSG_WAITALL | libc::MSG_DONTWAIT);
+        self.push(entry.flags(target.flags() | Flags::SKIP_SUCCESS), tag);
+        let place = self.pushed + self.backlog.len() as u64;
+        self.lent.sends[key as usize].unreported = place;
+        self.unreported.push_back(Unreported { place, key, tag });
+    }
+
+    fn send_entry(&mut self, target: Target, key: u32, flags: i32) -> Entry {
         let sending = &mut self.lent.sends[key as usize];
         assert!(!sending.in_flight, "a send is in flight");
         sending.in_flight = true;
         let rest = &sending.buf.as_slice()[sending.sent..];
         let len = rest.len().min(MAX_SEND_BYTES) as u32;
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
-        let entry = opcode::Send::new(target.number(), rest.as_ptr(), len).flags(flags).build();
-        self.push(entry.flags(target.flags()), tag);
+        let send = opcode::Send::new(target.number(), rest.as_ptr(), len);
+        send.flags(flags | libc::MSG_NOSIGNAL).build().flags(target.flags())
     }
 
-    /// The send's completion was reaped with `len` bytes taken: true if none are left.
+    /// The next send that was pushed by [`Self::push_send_unreported`] and has succeeded: its tag, and
+    /// bytes taken. To be asked after [`Self::reap`].
+    pub(super) fn pop_unreported(&mut self) -> Option<(u64, i32)> {
+        while let Some(first) = self.unreported.front().filter(|first| first.place <= self.taken) {
+            let Unreported { place, key, tag } = *first;
+            self.unreported.pop_front();
+            let sending = self.lent.sends.get(key as usize);
+            if let Some(sending) = sending.filter(|sending| sending.unreported == place) {
+                self.in_flight -= 1;
+                return Some((tag, (sending.buf.as_slice().len() - sending.sent) as i32));
+            }
+        }
+        None
+    }
+
+    /// The send's completion was popped with `len` bytes taken: true if none are left.
     pub(super) fn send_completed(&mut self, key: u32, len: usize) -> bool {
         let sending = &mut self.lent.sends[key as usize];
         sending.in_flight = false;
@@ -492,7 +565,9 @@ impl Ring {
         let mut idle_rounds = 0;
         while self.in_flight > 0 {
             let before = self.in_flight;
+            self.reap(|_| None);
             while let Some(completion) = self.pop() {
+                self.unreported.retain(|unreported| unreported.tag != completion.tag);
                 let (kind, at) = crate::driver::tag::unpack(completion.tag);
                 if kind == accept_kind
                     && completion.result >= 0
@@ -501,6 +576,7 @@ impl Ring {
                     drop(sys::adopt(completion.result));
                 }
             }
+            while self.pop_unreported().is_some() {}
             idle_rounds = if self.in_flight < before { 0 } else { idle_rounds + 1 };
             let failed = self.in_flight > 0 && self.enter(Some(Duration::from_millis(10))).is_err();
             if failed || idle_rounds == QUIESCE_ROUNDS {

@@ -70,6 +70,7 @@ fn receives_twice(ring: &mut Ring) -> io::Result<bool> {
         ring.enter(Some(Duration::ZERO))?;
         near.write_all(message)?;
         ring.enter(Some(Duration::from_millis(500)))?;
+        ring.reap(|_| None);
         let Some(completion) = ring.pop() else { return Ok(false) };
         let Some((index, more)) = completion.buffer() else { return Ok(false) };
         let len = completion.result.max(0) as u32;
