@@ -10,6 +10,8 @@ use crate::engine::outbound::Connect;
 use crate::engine::slot::{Flags, Phase, Slot};
 use crate::engine::table::Table;
 use crate::http::{Head, Headers, InvalidHeader, Response};
+#[cfg(feature = "tls")]
+use crate::tls::{TlsClient, TlsInfo};
 use crate::ws::{CloseCode, Kind, Message, Prepared, Violation, handshake::Offer};
 use std::borrow::Cow;
 use std::fmt;
@@ -135,6 +137,8 @@ pub struct Request<'a> {
     pub(crate) body: &'a [u8],
     pub(crate) peer: PeerAddr,
     pub(crate) offer: Option<&'a Offer<'a>>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<&'a TlsInfo>,
 }
 
 impl<'a> Request<'a> {
@@ -177,6 +181,12 @@ impl<'a> Request<'a> {
     /// The body of a plain request.
     pub fn body(&self) -> &'a [u8] {
         self.body
+    }
+
+    /// What the TLS handshake found out, and who the client has proved to be; `None` on a plain port.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&'a TlsInfo> {
+        self.tls
     }
 
     /// Who asks.
@@ -501,4 +511,8 @@ pub struct ClientRequest {
     /// several are the way to more connections than that. One that this host does not have, or of the
     /// other family, is [`ConnectError::Io`].
     pub source: Option<IpAddr>,
+    /// Connects within TLS (`wss`); the server's certificate must be for `host`, or for the address if
+    /// that is empty.
+    #[cfg(feature = "tls")]
+    pub tls: Option<TlsClient>,
 }

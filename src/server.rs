@@ -10,10 +10,13 @@ use crate::driver::uring::Uring;
 use crate::driver::{Driver, DriverConfig};
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::{Mailbox, mailbox};
+use crate::engine::tls::Listeners;
 use crate::engine::{Command, Core, CoreConfig};
 use crate::error::ServerError;
 use crate::handler::Handler;
 use crate::remote::{Directory, Remote};
+#[cfg(feature = "tls")]
+use crate::tls::TlsConfig;
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -38,6 +41,7 @@ pub fn available_cores() -> Vec<usize> {
 #[derive(Clone, Debug, Default)]
 pub struct ServerBuilder {
     addrs: Vec<ListenAddr>,
+    tls: Listeners,
     shards: Option<usize>,
     cores: Option<Vec<usize>>,
     driver: DriverChoice,
@@ -52,6 +56,16 @@ impl ServerBuilder {
     /// Adds an address to listen on. None is fine for a server that only opens connections itself.
     pub fn listen(mut self, addr: impl Into<ListenAddr>) -> Self {
         self.addrs.push(addr.into());
+        #[cfg(feature = "tls")]
+        self.tls.push(None);
+        self
+    }
+
+    /// Adds an address to listen on for TLS: `https` and `wss`.
+    #[cfg(feature = "tls")]
+    pub fn listen_tls(mut self, addr: impl Into<ListenAddr>, config: TlsConfig) -> Self {
+        self.addrs.push(addr.into());
+        self.tls.push(Some(config));
         self
     }
 
@@ -159,6 +173,7 @@ impl ServerBuilder {
             origin: self.origin,
             compression: self.compression,
             busy_poll: self.busy_poll,
+            tls: self.tls,
             handle: ServerHandle { remote: Remote { directory }, asked: Arc::default() },
         })
     }
@@ -213,6 +228,7 @@ pub struct Server {
     origin: OriginPolicy,
     compression: Compression,
     busy_poll: Option<BusyPoll>,
+    tls: Listeners,
     handle: ServerHandle,
 }
 
@@ -300,14 +316,24 @@ impl Server {
         H: Handler,
         F: Fn(&ShardInfo) -> H + Send + Sync,
     {
-        let Self { listeners, cores, limits, deadlines, origin, compression, busy_poll, handle, .. } = self;
+        let Self { listeners, cores, limits, deadlines, origin, compression, busy_poll, tls, handle, .. } =
+            self;
         let remote = handle.remote.clone();
         let cores_used = if cores.is_empty() { available_cores().len() } else { cores.len() };
         let shards_per_core = listeners.len().div_ceil(cores_used.max(1)) as u32;
         // Shards that share a core would poll in each other's time.
         let busy_poll = busy_poll.filter(|config| config.window_us > 0 && shards_per_core == 1);
-        let plan =
-            ShardPlan { factory, limits, deadlines, origin, compression, busy_poll, shards_per_core, remote };
+        let plan = ShardPlan {
+            factory,
+            limits,
+            deadlines,
+            origin,
+            compression,
+            busy_poll,
+            tls,
+            shards_per_core,
+            remote,
+        };
         thread::scope(|scope| {
             let (started, starts) = channel();
             let mut threads = Vec::new();
@@ -377,6 +403,7 @@ struct ShardPlan<F> {
     origin: OriginPolicy,
     compression: Compression,
     busy_poll: Option<BusyPoll>,
+    tls: Listeners,
     shards_per_core: u32,
     remote: Remote,
 }
@@ -416,6 +443,7 @@ where
         origin: plan.origin.clone(),
         compression: plan.compression.clone(),
         busy_poll: plan.busy_poll.clone(),
+        tls: plan.tls.clone(),
     };
     let stats = plan.remote.directory.stats[index].clone();
     let handler = (plan.factory)(&info);

@@ -11,10 +11,13 @@ use crate::driver::sim::{Faults, Sim, SimNet, SimPeer};
 use crate::driver::{Driver, DriverConfig};
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::mailbox;
+use crate::engine::tls::Listeners;
 use crate::engine::{Command, Core, CoreConfig};
 use crate::handler::Handler;
 use crate::remote::{Directory, Remote};
 use crate::server::ShardInfo;
+#[cfg(feature = "tls")]
+use crate::tls::TlsConfig;
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -98,6 +101,7 @@ pub struct SimulationBuilder<H> {
     deadlines: Deadlines,
     origin: OriginPolicy,
     compression: Compression,
+    tls: Listeners,
     /// Known when it is built.
     handler: PhantomData<fn() -> H>,
 }
@@ -133,10 +137,19 @@ impl<H: Handler> SimulationBuilder<H> {
         self
     }
 
+    /// Those who connect to the service speak TLS with it. What rustls draws at random does not follow
+    /// from the seed, so that some messages of a handshake differ from run to run, by a byte or two in
+    /// length where the key is ECDSA.
+    #[cfg(feature = "tls")]
+    pub fn listen_tls(mut self, config: TlsConfig) -> Self {
+        self.tls = vec![Some(config)];
+        self
+    }
+
     /// Builds the world and the shard in it. `factory` is what [`Server::run`](crate::Server::run)
     /// is given; the shard has number 0 and no core.
     pub fn build(self, factory: impl FnOnce(&ShardInfo) -> H) -> Simulation<H> {
-        let Self { seed, faults, limits, deadlines, origin, compression, handler: _ } = self;
+        let Self { seed, faults, limits, deadlines, origin, compression, tls, handler: _ } = self;
         let net = SimNet::new(seed, faults);
         let driver_config = DriverConfig {
             max_connections: limits.max_connections,
@@ -157,7 +170,7 @@ impl<H: Handler> SimulationBuilder<H> {
             }),
         };
         let info = ShardInfo { index: 0, core: None, driver: Sim::NAME, remote: remote.clone() };
-        let config = CoreConfig { shard: 0, limits, deadlines, origin, compression, busy_poll: None };
+        let config = CoreConfig { shard: 0, limits, deadlines, origin, compression, busy_poll: None, tls };
         let clock = Clock::simulated(net.clock());
         let core = Core::new(driver, factory(&info), config, clock, inbox, stats);
         Simulation { net, core, remote, stopped: false }
@@ -174,6 +187,7 @@ impl<H: Handler> Simulation<H> {
             deadlines: Deadlines::default(),
             origin: OriginPolicy::default(),
             compression: Compression::default(),
+            tls: Listeners::default(),
             handler: PhantomData,
         }
     }

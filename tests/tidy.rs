@@ -16,11 +16,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tls", &["error"]),
     ("driver", &["config"]),
     // The engine calls the handler, and a handler's `Conn` is a view into the engine.
-    ("engine", &["config", "driver", "handler", "http", "simd", "ws"]),
-    ("handler", &["config", "driver", "engine", "http", "ws"]),
+    ("engine", &["config", "driver", "handler", "http", "simd", "tls", "ws"]),
+    ("handler", &["config", "driver", "engine", "http", "tls", "ws"]),
     ("remote", &["engine", "handler", "ws"]),
-    ("server", &["config", "driver", "engine", "error", "handler", "remote"]),
-    ("simulation", &["config", "driver", "engine", "handler", "remote", "server"]),
+    ("server", &["config", "driver", "engine", "error", "handler", "remote", "tls"]),
+    ("simulation", &["config", "driver", "engine", "handler", "remote", "server", "tls"]),
 ];
 
 /// What examples and the binary leave alone: it is hidden from the documentation.

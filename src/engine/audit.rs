@@ -24,6 +24,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.common.dirty.is_empty()
             && self.broadcasts.is_empty()
             && self.connects.is_empty()
+            && !self.common.tls.is_waiting()
             && !matches!(self.accept_paused, super::AcceptPause::Until(_))
     }
 
@@ -51,6 +52,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             self.audit_use(token, slot)?;
             self.audit_timer(token, slot)?;
         }
+        common.tls.audit(table.iter().map(|(token, slot, _)| (token, slot)))?;
         demand!(works.len() == common.works.len(), "{} works are nobody's", common.works.len() - works.len());
         demand!(armed == self.wheel.armed(), "{armed} timers, the wheel counts {}", self.wheel.armed());
         let queued: usize = common.works.iter().map(|(_, work)| work.queued()).sum();

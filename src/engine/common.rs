@@ -12,6 +12,7 @@ use super::pool::Pool;
 use super::queue::Queue;
 use super::slot::{Flags, NO_WORK, PeerTable, Phase, Slot};
 use super::stats::Stats;
+use super::tls::Secures;
 use crate::config::{Deadlines, Limits, OriginPolicy};
 use crate::driver::Token;
 use crate::http::HeadScanner;
@@ -101,6 +102,8 @@ pub struct Common {
     pub pool: Pool,
     /// Connections with something to flush; each once (see [`Flags::DIRTY`]).
     pub dirty: Vec<Token>,
+    /// Connections within TLS.
+    pub tls: Secures,
     /// Counters.
     pub stats: Arc<Stats>,
     /// Addresses that do not fit a slot.

@@ -26,6 +26,8 @@ pub mod slot;
 pub mod spin;
 pub mod stats;
 pub mod table;
+#[cfg_attr(not(feature = "tls"), path = "tls_off.rs")]
+pub mod tls;
 pub mod wheel;
 
 use crate::config::{BusyPoll, Compression, Deadlines, Limits, OriginPolicy};
@@ -44,7 +46,7 @@ use outbound::{Connect, ConnectError};
 use party::Party;
 use pool::Pool;
 use slab::Slab;
-use slot::{PeerTable, Phase, Slot};
+use slot::{Flags, PeerTable, Phase, Slot};
 use spin::Spin;
 use stats::Stats;
 use std::collections::VecDeque;
@@ -52,6 +54,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use table::{MAX_SLOTS, Table};
+use tls::{Listeners, Secures};
 use wheel::Wheel;
 
 /// Commands taken from the mailbox in one turn.
@@ -114,6 +117,8 @@ pub struct CoreConfig {
     pub compression: Compression,
     /// Whether the core polls before it sleeps.
     pub busy_poll: Option<BusyPoll>,
+    /// Which listeners have TLS.
+    pub tls: Listeners,
 }
 
 /// See the module's documentation.
@@ -138,7 +143,7 @@ pub struct Core<D: Driver, H: Handler> {
     due: Vec<u32>,
     accept_paused: AcceptPause,
     /// Accepted by the kernel before a pause took hold: they wait for a slot.
-    parked: VecDeque<(D::Socket, PeerAddr)>,
+    parked: VecDeque<(D::Socket, PeerAddr, u32)>,
     drain_until: Option<Duration>,
     stopped: bool,
     handler_wait: Option<Duration>,
@@ -170,6 +175,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let common = Common {
             shard: config.shard,
             pool: Pool::new(limits.max_pool_bytes),
+            tls: Secures::new(config.tls, &limits),
             limits,
             heartbeat: Heartbeat::new(config.deadlines.idle_ms, config.shard),
             deadlines: config.deadlines,
@@ -252,6 +258,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if let (true, Some(spin)) = (heard, &mut self.spin) {
             spin.heard(self.clock.now());
         }
+        self.progress_handshakes();
         self.take_commands();
         self.fire_timers();
         self.retry_accept();
@@ -271,7 +278,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     fn next_wait(&self) -> Option<Duration> {
-        if !self.common.dirty.is_empty() || !self.broadcasts.is_empty() {
+        if !self.common.dirty.is_empty() || !self.broadcasts.is_empty() || self.common.tls.is_waiting() {
             return Some(Duration::ZERO);
         }
         let timers = self.wheel.next_tick().map(|tick| self.clock.until(tick));
@@ -288,7 +295,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         match event {
             Event::Received { token, lease } => self.on_received(token, lease),
             Event::Sent { token, buf, result } => self.on_sent(token, buf, result),
-            Event::Accepted { socket, peer } => self.on_accepted(socket, peer),
+            Event::Accepted { socket, peer, listener } => self.on_accepted(socket, peer, listener),
             Event::Eof(token) => self.on_eof(token),
             Event::Failed { token, .. } => self.abort(token, CloseReason::Disconnected),
             Event::Closed(token) => self.on_closed(token),
@@ -304,18 +311,29 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
     }
 
-    fn on_accepted(&mut self, socket: D::Socket, peer: PeerAddr) {
+    fn on_accepted(&mut self, socket: D::Socket, peer: PeerAddr, listener: u32) {
         if self.common.draining {
             return self.driver.refuse(socket);
         }
         if !self.has_room() {
-            return self.parked.push_back((socket, peer));
+            return self.parked.push_back((socket, peer, listener));
         }
-        self.common.stats.accepted.add(1);
-        let token = self.insert(peer, Phase::Head, Role::Server);
+        let Common { tls, limits, deadlines, stats, .. } = &self.common;
+        let secured = tls.is_on(listener);
+        if secured && tls.shaking() >= limits.max_tls_handshakes {
+            stats.tls_refused.add(1);
+            return self.driver.refuse(socket);
+        }
+        stats.accepted.add(1);
+        let (phase, ms) =
+            if secured { (Phase::Securing, deadlines.tls_ms) } else { (Phase::Head, deadlines.head_ms) };
+        let token = self.insert(peer, phase, Role::Server);
+        if secured && let Some((slot, _)) = self.table.get(token) {
+            slot.flags.set(Flags::TLS);
+            self.common.tls.accept(token.slot, listener);
+        }
         self.driver.attach(token, socket);
-        let head_ms = self.common.deadlines.head_ms;
-        self.arm_within(token, head_ms);
+        self.arm_within(token, ms);
         self.pause_accept_if_full();
     }
 
@@ -337,8 +355,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if !self.has_room() || self.common.draining {
             return;
         }
-        if let Some((socket, peer)) = self.parked.pop_front() {
-            return self.on_accepted(socket, peer);
+        if let Some((socket, peer, listener)) = self.parked.pop_front() {
+            return self.on_accepted(socket, peer, listener);
         }
         if self.accept_paused != AcceptPause::No {
             // A descriptor came free as well: also the end of a failure's cause.
@@ -358,6 +376,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.wheel_cancel(token);
         let Some(mut slot) = self.table.remove(token) else { return };
         self.common.drop_work(&mut slot, token);
+        if slot.flags.has(Flags::TLS) {
+            self.common.tls.remove(token.slot, &mut self.common.pool);
+        }
         self.common.deflate.disown(token.slot);
         slot.dismantle(&mut self.common.peers);
         self.fill_room();
@@ -438,7 +459,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.common.draining = true;
         self.accept_paused = AcceptPause::No;
         self.driver.close_listeners();
-        for (socket, _) in self.parked.drain(..) {
+        for (socket, ..) in self.parked.drain(..) {
             self.driver.refuse(socket);
         }
         self.drain_until =
@@ -455,7 +476,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 }
                 Phase::Head if self.common.queued(slot) == 0 => self.abort(token, CloseReason::Shutdown),
                 Phase::Head => slot.phase = Phase::Finishing,
-                Phase::Connecting => self.abort(token, CloseReason::Shutdown),
+                Phase::Securing | Phase::Connecting => self.abort(token, CloseReason::Shutdown),
                 Phase::Finishing | Phase::Lingering | Phase::Closing => {}
             }
         }
@@ -501,6 +522,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
         stats.busy_connections.set(self.common.works.len() as u64);
         stats.takeover_bytes.set(self.common.deflate.owned_bytes() as u64);
         stats.inflaters_lent.set(self.common.deflate.lent().into());
+        let (tls_open, tls_ready) = self.common.tls.gauges();
+        stats.tls_connections.set(tls_open.into());
+        stats.tls_ready.set(tls_ready as u64);
+        stats.tls_shaking.set(self.common.tls.shaking().into());
         stats.absorb(&self.driver.stats());
         if let Some(spin) = &self.spin {
             stats.absorb_spin(&spin.counts());

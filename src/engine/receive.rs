@@ -17,6 +17,9 @@ pub(super) enum Outcome {
     Continue,
     /// The handler's side is over; the last bytes are queued.
     Ended,
+    /// The peer has said within TLS that it sends no more.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "nobody has TLS"))]
+    PeerClosed,
     /// There is nothing to say to the peer: close at once.
     Abort,
 }
@@ -28,23 +31,18 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if let Some((slot, state)) = table.get(token) {
             let mut party = Party { handler, token, slot, state, common };
             let input = driver.bytes(&lease);
-            outcome = match party.slot.phase {
-                Phase::Open => {
-                    party.slot.last_seen = party.common.tick;
-                    party.take_frames(input)
-                }
-                Phase::Head => party.take_requests(input),
-                Phase::Connecting => party.take_answer(input),
-                Phase::Finishing | Phase::Lingering | Phase::Closing => Outcome::Continue,
-            };
+            outcome =
+                if party.slot.flags.has(Flags::TLS) { party.take_sealed(input) } else { party.take(input) };
         }
         driver.release(lease);
         self.after_received(token, outcome);
     }
 
     pub(super) fn after_received(&mut self, token: Token, outcome: Outcome) {
-        if let Outcome::Abort = outcome {
-            return self.abort(token, CloseReason::Disconnected);
+        match outcome {
+            Outcome::Abort => return self.abort(token, CloseReason::Disconnected),
+            Outcome::PeerClosed => self.on_eof(token),
+            Outcome::Continue | Outcome::Ended => {}
         }
         let Some((slot, _)) = self.table.get(token) else { return };
         if slot.work != super::slot::NO_WORK {
@@ -59,8 +57,16 @@ impl<D: Driver, H: Handler> Core<D, H> {
 
     /// The peer will send no more. What is queued still goes out.
     pub(super) fn on_eof(&mut self, token: Token) {
-        let Some(mut party) = self.party(token) else { return };
+        let Some(party) = self.party(token) else { return };
+        let secured = party.slot.flags.has(Flags::TLS);
         party.slot.flags.set(Flags::EOF);
+        if secured && self.eof_waits(token) {
+            return;
+        }
+        if secured {
+            self.count_truncation(token);
+        }
+        let Some(mut party) = self.party(token) else { return };
         match party.slot.phase {
             Phase::Open => {
                 party.tell_close(CloseReason::Disconnected);
@@ -69,6 +75,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
             // Requests that were put off are still answered.
             Phase::Head if party.slot.flags.has(Flags::PAUSED) => {}
             Phase::Head => self.finish(token),
+            Phase::Securing => {
+                self.common.stats.tls_failures.add(1);
+                self.abort(token, CloseReason::Disconnected);
+            }
             Phase::Connecting => self.abort(token, CloseReason::Disconnected),
             // Nothing more is owed: the peer has all of ours, or reads no more.
             Phase::Lingering => self.abort(token, CloseReason::Disconnected),
@@ -78,6 +88,21 @@ impl<D: Driver, H: Handler> Core<D, H> {
 }
 
 impl<H: Handler> Party<'_, H> {
+    /// Takes bytes as the connection's state asks for.
+    #[inline(always)]
+    pub fn take(&mut self, input: &mut [u8]) -> Outcome {
+        match self.slot.phase {
+            Phase::Open => {
+                self.slot.last_seen = self.common.tick;
+                self.take_frames(input)
+            }
+            Phase::Head => self.take_requests(input),
+            Phase::Connecting => self.take_answer(input),
+            // A connection in `Securing` is within TLS, and bytes do not come here before it is through.
+            Phase::Securing | Phase::Finishing | Phase::Lingering | Phase::Closing => Outcome::Continue,
+        }
+    }
+
     /// Decodes frames and hands their content to the handler.
     pub fn take_frames(&mut self, input: &mut [u8]) -> Outcome {
         let mut at = 0;

@@ -11,6 +11,11 @@ use crate::http::{self, Body, HEADER_SLOT, Head, HeadScanner, MAX_HEADERS, Respo
 use crate::ws::deflate::DeflateParams;
 use crate::ws::handshake::{self, Offer};
 
+/// How a TLS connection begins, and no request: a record's type (RFC 8446 §5.1).
+const HANDSHAKE_RECORD: u8 = 22;
+/// A fatal alert, before any key: protocol_version.
+const NO_TLS: [u8; 7] = [21, 3, 1, 0, 2, 2, 70];
+
 /// Where serving requests stopped.
 enum Served {
     /// What is left is not a whole request, or has to wait for the outbox.
@@ -22,7 +27,7 @@ enum Served {
 }
 
 /// What became of the request at the front.
-enum Next {
+pub(super) enum Next {
     /// It is not whole.
     Wait,
     /// It was answered and was this many bytes long.
@@ -91,6 +96,9 @@ impl<H: Handler> Party<'_, H> {
     }
 
     fn request(&mut self, buf: &[u8]) -> Next {
+        if let [HANDSHAKE_RECORD, 3, ..] = buf {
+            return self.refuse_tls();
+        }
         let work = self.common.existing_work(self.slot);
         let (mut scanner, request_bytes) =
             work.map_or_else(Default::default, |work| (work.scanner, work.request_bytes));
@@ -144,7 +152,14 @@ impl<H: Handler> Party<'_, H> {
     fn answer_request(&mut self, head: &Head<'_>, body: &[u8], whole: usize) -> Next {
         let peer = self.common.peers.get(self.slot);
         self.common.stats.http_requests.add(1);
-        let response = self.handler.http(&Request { head, body, peer, offer: None });
+        let response = self.handler.http(&Request {
+            head,
+            body,
+            peer,
+            offer: None,
+            #[cfg(feature = "tls")]
+            tls: self.common.tls.info(self.token.slot),
+        });
         let keep_alive = head.keep_alive() && !response.is_closing() && !self.common.draining;
         let head_only = head.method() == "HEAD";
         self.append(256 + response.content().len(), |out| response.encode(out, head_only, keep_alive));
@@ -164,9 +179,17 @@ impl<H: Handler> Party<'_, H> {
 
     /// Answers with an error. Where the next request would begin is not known or not of interest:
     /// the connection ends.
-    fn refuse(&mut self, response: Response) -> Next {
+    pub(super) fn refuse(&mut self, response: Response) -> Next {
         self.common.stats.http_errors.add(1);
         self.append(256 + response.content().len(), |out| response.encode(out, false, false));
+        self.finishing();
+        Next::Ended
+    }
+
+    /// Who begins TLS on a plain port is told so by an alert.
+    fn refuse_tls(&mut self) -> Next {
+        self.common.stats.tls_on_plain_port.add(1);
+        self.append(NO_TLS.len(), |out| out.extend_from_slice(&NO_TLS));
         self.finishing();
         Next::Ended
     }
@@ -195,7 +218,14 @@ impl<H: Handler> Party<'_, H> {
         }
         let mut offer = handshake::evaluate(head, &self.common.origin)?;
         let peer = self.common.peers.get(self.slot);
-        let request = Request { head, body: &[], peer, offer: Some(&offer) };
+        let request = Request {
+            head,
+            body: &[],
+            peer,
+            offer: Some(&offer),
+            #[cfg(feature = "tls")]
+            tls: self.common.tls.info(self.token.slot),
+        };
         let accept = match self.handler.upgrade(&request).0 {
             Decision::Reject(response) => return Err(response),
             Decision::Accept(accept) => accept,

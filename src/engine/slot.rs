@@ -16,6 +16,8 @@ pub const NO_WORK: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
+    /// The TLS handshake: no byte of a request yet.
+    Securing,
     /// Waiting for a request head (or for the body behind it).
     Head,
     /// We are the client and wait for the answer to our handshake.
@@ -32,7 +34,7 @@ pub enum Phase {
 
 /// A set of [`Slot`] flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(u8);
+pub struct Flags(u16);
 
 impl Flags {
     /// The handler's `open` ran and its `close` is owed.
@@ -49,6 +51,8 @@ impl Flags {
     pub const WANTS_DRAIN: Self = Self(32);
     /// The connection is on the list of those to flush.
     pub const DIRTY: Self = Self(64);
+    /// Its bytes are sealed by TLS.
+    pub const TLS: Self = Self(1 << 8);
 
     /// Whether `flag` is set.
     pub fn has(self, flag: Self) -> bool {

@@ -14,7 +14,6 @@ pub(super) const UNEXPECTED_MESSAGE: Alert = Alert(10);
 pub(super) const BAD_RECORD_MAC: Alert = Alert(20);
 pub(super) const RECORD_OVERFLOW: Alert = Alert(22);
 pub(super) const DECODE_ERROR: Alert = Alert(50);
-pub(super) const PROTOCOL_VERSION: Alert = Alert(70);
 pub(super) const INTERNAL_ERROR: Alert = Alert(80);
 pub(super) const USER_CANCELED: Alert = Alert(90);
 pub(super) const NO_RENEGOTIATION: Alert = Alert(100);

@@ -313,17 +313,6 @@ impl Connection {
     }
 }
 
-/// The first record of a TLS connection begins so: a handshake, of any version.
-pub(crate) fn looks_like_tls(input: &[u8]) -> bool {
-    matches!(input, [22, 3, ..])
-}
-
-/// What a server that does not speak TLS tells a client that does: a fatal alert before any key.
-pub(crate) fn plain_alert() -> [u8; 7] {
-    let [level, description] = alert::PROTOCOL_VERSION.to_bytes();
-    [21, 3, 1, 0, 2, level, description]
-}
-
 /// Methods are upper-case words; no TLS record begins with a letter.
 fn looks_like_http(input: &[u8]) -> bool {
     input.iter().take(3).all(u8::is_ascii_uppercase) && !input.is_empty()

@@ -85,7 +85,9 @@ impl Pem {
 
     fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
         PrivateKeyDer::from_pem_slice(&self.text()?).map_err(|error| {
-            self.wrong(format!("there is no private key in it that can be read ({error}): it must not be encrypted"))
+            self.wrong(format!(
+                "there is no private key in it that can be read ({error}): it must not be encrypted"
+            ))
         })
     }
 
@@ -131,10 +133,8 @@ fn check_validity(pem: &Pem, certificate: &CertificateDer<'_>) -> Result<(), Tls
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let days = |time: Duration| time.as_secs() / 86_400;
     if now > end {
-        return Err(pem.wrong(format!(
-            "the certificate expired {} days ago: renew it",
-            days(now.saturating_sub(end))
-        )));
+        return Err(pem
+            .wrong(format!("the certificate expired {} days ago: renew it", days(now.saturating_sub(end)))));
     }
     if now < begin {
         let ahead = days(begin.saturating_sub(now));
@@ -227,7 +227,9 @@ mod tests {
     #[test]
     fn lengths_of_der_are_bounded_by_the_input() {
         assert_eq!(content(&mut &[SEQUENCE, 0x81, 1, 7, 9][..], SEQUENCE), Some(&[7][..]));
-        for wrong in [&[SEQUENCE, 2, 1][..], &[SEQUENCE, 0x84, 0, 0, 0, 1, 7], &[SEQUENCE, 0x82, 1], &[2, 1, 1]] {
+        for wrong in
+            [&[SEQUENCE, 2, 1][..], &[SEQUENCE, 0x84, 0, 0, 0, 1, 7], &[SEQUENCE, 0x82, 1], &[2, 1, 1]]
+        {
             assert_eq!(content(&mut &wrong[..], SEQUENCE), None, "{wrong:?}");
         }
     }

@@ -10,7 +10,9 @@ use rustls::client::ClientConnectionData;
 use rustls::crypto::cipher::{Iv, Nonce, make_tls12_aad, make_tls13_aad};
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
-use rustls::{ConnectionTrafficSecrets, ContentType, ExtractedSecrets, ProtocolVersion, SupportedCipherSuite};
+use rustls::{
+    ConnectionTrafficSecrets, ContentType, ExtractedSecrets, ProtocolVersion, SupportedCipherSuite,
+};
 use std::fmt;
 use std::ops::Range;
 
