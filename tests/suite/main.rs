@@ -4,6 +4,9 @@
 //! [`Service`](service::Service) on a [`Stage`](stage::Stage). Where io_uring is denied its tests fail,
 //! unless `RINGWIRE_SKIP_URING=1` says that this is known.
 
+/// Whether peers speak TLS. Not here: `tests/suite_tls` runs the same bodies within TLS.
+pub const TLS: bool = false;
+
 /// Makes of each body a test on every driver.
 macro_rules! on_every_driver {
     ($($(#[doc = $doc:literal])* fn $name:ident($on:ident) $body:block)+) => {
@@ -30,6 +33,7 @@ mod broadcast;
 mod broadcast_soak;
 mod busy_poll;
 mod callbacks;
+mod client_tls;
 mod closing;
 mod deadlines;
 mod exhaustion;

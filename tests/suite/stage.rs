@@ -4,8 +4,8 @@ use crate::peer::Peer;
 use crate::service::{Ask, Notes, Service};
 use ringwire::sim::{Faults, SimListener, Simulation};
 use ringwire::{
-    BusyPoll, ConnId, Deadlines, DriverChoice, Limits, ListenAddr, OriginPolicy, Remote, Server, ServerError,
-    ServerHandle,
+    BusyPoll, ConnId, Deadlines, DriverChoice, Limits, ListenAddr, OriginPolicy, Remote, Server,
+    ServerBuilder, ServerError, ServerHandle,
 };
 use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener};
@@ -96,8 +96,7 @@ impl Stage {
             On::Epoll => DriverChoice::Epoll,
         };
         let listen: ListenAddr = "127.0.0.1:0".parse().unwrap();
-        let server = Server::builder()
-            .listen(listen)
+        let server = listening(listen)
             .driver(driver)
             .shards(setup.shards)
             .cores([])
@@ -126,8 +125,11 @@ impl Stage {
             .faults(setup.faults)
             .limits(setup.limits)
             .deadlines(setup.deadlines)
-            .origin(setup.origin)
-            .build(|info| Service::new(info, notes.clone()));
+            .origin(setup.origin);
+        #[cfg(feature = "tls")]
+        let simulation =
+            if crate::TLS { simulation.listen_tls(crate::client_tls::server_config()) } else { simulation };
+        let simulation = simulation.build(|info| Service::new(info, notes.clone()));
         let remote = simulation.remote();
         Self { world: World::Sim(Rc::new(RefCell::new(simulation))), notes, remote, shards: 1 }
     }
@@ -151,16 +153,16 @@ impl Stage {
     /// Connects; nothing is sent yet.
     pub fn peer(&self) -> Peer {
         match &self.world {
-            World::Sim(simulation) => Peer::simulated(simulation),
-            World::Real { addr, .. } => Peer::tcp(*addr),
+            World::Sim(simulation) => Peer::simulated(simulation).as_the_suite_does(),
+            World::Real { addr, .. } => Peer::tcp(*addr).as_the_suite_does(),
         }
     }
 
     /// A peer whose host takes few bytes that it does not read.
     pub fn narrow_peer(&self) -> Peer {
         match &self.world {
-            World::Sim(simulation) => Peer::simulated(simulation),
-            World::Real { addr, .. } => Peer::narrow_tcp(*addr),
+            World::Sim(simulation) => Peer::simulated(simulation).as_the_suite_does(),
+            World::Real { addr, .. } => Peer::narrow_tcp(*addr).as_the_suite_does(),
         }
     }
 
@@ -323,6 +325,15 @@ impl Stage {
             }
         }
     }
+}
+
+/// A server that listens, within TLS if the whole suite speaks it.
+fn listening(addr: ListenAddr) -> ServerBuilder {
+    #[cfg(feature = "tls")]
+    if crate::TLS {
+        return Server::builder().listen_tls(addr, crate::client_tls::server_config());
+    }
+    Server::builder().listen(addr)
 }
 
 /// Every stage ends in order: the server stops, and every `open` has had its `close`.
