@@ -39,11 +39,16 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     pub(super) fn after_received(&mut self, token: Token, outcome: Outcome) {
-        match outcome {
-            Outcome::Abort => return self.abort(token, CloseReason::Disconnected),
-            Outcome::PeerClosed => self.on_eof(token),
-            Outcome::Continue | Outcome::Ended => {}
+        if let Outcome::Abort = outcome {
+            return self.abort(token, CloseReason::Disconnected);
         }
+        self.settle_received(token);
+        if let Outcome::PeerClosed = outcome {
+            self.on_eof(token);
+        }
+    }
+
+    fn settle_received(&mut self, token: Token) {
         let Some((slot, _)) = self.table.get(token) else { return };
         if slot.work != super::slot::NO_WORK {
             self.common.release_idle_work(slot, token);

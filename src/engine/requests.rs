@@ -96,7 +96,9 @@ impl<H: Handler> Party<'_, H> {
     }
 
     fn request(&mut self, buf: &[u8]) -> Next {
-        if let [HANDSHAKE_RECORD, 3, ..] = buf {
+        if let [HANDSHAKE_RECORD, 3, ..] = buf
+            && !self.slot.flags.has(Flags::TLS)
+        {
             return self.refuse_tls();
         }
         let work = self.common.existing_work(self.slot);

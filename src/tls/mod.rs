@@ -18,6 +18,8 @@ mod config;
 mod handshake;
 mod pem;
 mod record;
+#[cfg(test)]
+mod tests;
 
 pub use alert::Alert;
 pub use config::{ClientAuth, TlsClient, TlsConfig, TlsConfigBuilder};

@@ -64,7 +64,7 @@ pub(super) struct Records {
     receiving: Half,
     sending: Half,
     /// Records after which the sending key must be changed (RFC 8446 §5.5).
-    max_records: u64,
+    pub(super) max_records: u64,
     /// TLS 1.3 only: in TLS 1.2 keys do not change.
     schedule: Option<Box<Schedule>>,
     is_server: bool,
@@ -230,6 +230,18 @@ impl Records {
         self.sending = Half { secrets, key: None, sequence };
         self.update_owed = false;
         Ok(())
+    }
+
+    /// A record of no data.
+    #[cfg(test)]
+    pub(super) fn seal_empty(&mut self, out: &mut Vec<u8>) {
+        self.sending.seal(self.version, APPLICATION_DATA, &[], out).unwrap();
+    }
+
+    /// A message of the handshake, out of its time.
+    #[cfg(test)]
+    pub(super) fn seal_handshake(&mut self, message: &[u8], out: &mut Vec<u8>) {
+        self.sending.seal(self.version, HANDSHAKE, message, out).unwrap();
     }
 
     fn on_alert(&mut self, content: &[u8]) -> Result<Content, TlsFailure> {

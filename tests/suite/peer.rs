@@ -450,6 +450,9 @@ impl Peer {
 
     /// From now on nothing is taken from the network. A socket does not take anything by itself.
     pub fn stop_reading(&mut self) {
+        if self.tls.as_ref().is_some_and(ClientTls::is_fresh) {
+            self.shake();
+        }
         if let Link::Sim(_, peer) = &mut self.link {
             peer.stop_reading();
         }
