@@ -8,6 +8,11 @@ mod doctor;
 mod json;
 mod serve;
 mod site;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "tls_off.rs"]
+mod tls;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
