@@ -387,8 +387,8 @@ mod rules {
 
     #[test]
     fn a_new_room_must_enter_the_table() {
-        assert_eq!(layering("src/tls.rs", "").len(), 1);
-        assert!(unmapped("tls", "//! | `ws` | the protocol |\nmod tls; // `tls`").is_some());
+        assert_eq!(layering("src/quic.rs", "").len(), 1);
+        assert!(unmapped("quic", "//! | `ws` | the protocol |\nmod quic; // `quic`").is_some());
         assert!(unmapped("ws", "//! | [`ws`] | the protocol |").is_none());
     }
 

@@ -1,4 +1,4 @@
-//! A client's TLS for the [`Peer`](crate::peer::Peer): rustls' buffered connection, which shares no record
+//! TLS for the [`Peer`](crate::peer::Peer): rustls' buffered connection, which shares no record
 //! layer with the server under test. And the certificate that both ends know.
 
 #![cfg_attr(not(feature = "tls"), allow(dead_code))]
@@ -6,7 +6,7 @@
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::sync::{Arc, OnceLock};
 
@@ -58,7 +58,7 @@ pub fn server_config() -> ringwire::TlsConfig {
 
 /// One end of TLS, without a socket.
 pub struct ClientTls {
-    connection: ClientConnection,
+    connection: Connection,
     is_fresh: bool,
     /// Why it failed.
     pub error: Option<rustls::Error>,
@@ -92,8 +92,21 @@ pub fn client_config(
 
 impl ClientTls {
     pub fn with(config: &Arc<ClientConfig>, host: &str) -> Self {
-        let mut connection =
-            ClientConnection::new(config.clone(), host.to_owned().try_into().unwrap()).unwrap();
+        let name = host.to_owned().try_into().unwrap();
+        Self::of(Connection::Client(ClientConnection::new(config.clone(), name).unwrap()))
+    }
+
+    /// The far end of a connection that the service opened.
+    pub fn serving() -> Self {
+        let Identity { certificate, key, .. } = Identity::of_the_server();
+        let key = PrivateKeyDer::try_from(key.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13, &TLS12]);
+        let config = builder.unwrap().with_no_client_auth().with_single_cert(vec![certificate.clone()], key);
+        Self::of(Connection::Server(ServerConnection::new(Arc::new(config.unwrap())).unwrap()))
+    }
+
+    fn of(mut connection: Connection) -> Self {
         connection.set_buffer_limit(None);
         Self { connection, is_fresh: true, error: None }
     }
@@ -113,7 +126,7 @@ impl ClientTls {
         matches!(self.connection.reader().read(&mut [0]), Ok(0))
     }
 
-    pub fn connection(&mut self) -> &mut ClientConnection {
+    pub fn connection(&mut self) -> &mut Connection {
         &mut self.connection
     }
 

@@ -37,6 +37,7 @@ mod client_tls;
 mod closing;
 mod deadlines;
 mod exhaustion;
+mod far_end;
 mod handshake;
 mod http;
 mod large;

@@ -101,6 +101,12 @@ impl Peer {
         self
     }
 
+    /// Speaks past TLS from here on.
+    pub fn bare(mut self) -> Self {
+        self.tls = None;
+        self
+    }
+
     /// The TLS within which this peer speaks.
     #[track_caller]
     pub fn tls(&mut self) -> &mut ClientTls {
@@ -173,8 +179,15 @@ impl Peer {
 
     /// Sends piece by piece, so that each is received by itself.
     pub fn send_pieces<'a>(&mut self, pieces: impl IntoIterator<Item = &'a [u8]>) {
+        let wires: Vec<_> =
+            pieces.into_iter().map(|piece| self.sealed(piece).unwrap_or_else(|| piece.to_vec())).collect();
+        self.send_raw_pieces(wires.iter().map(Vec::as_slice));
+    }
+
+    /// As [`send_pieces`](Self::send_pieces), past TLS.
+    pub fn send_raw_pieces<'a>(&mut self, pieces: impl IntoIterator<Item = &'a [u8]>) {
         for piece in pieces {
-            self.send(piece);
+            self.send_raw(piece);
             match &self.link {
                 Link::Sim(simulation, _) => simulation.borrow_mut().run(),
                 Link::Tcp(_) => std::thread::sleep(Duration::from_millis(1)),

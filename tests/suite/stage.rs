@@ -45,6 +45,9 @@ pub struct Setup {
     pub shards: usize,
     /// Not of the simulation, whose clock does not move by itself.
     pub busy_poll: BusyPoll,
+    /// What the service listens with; nothing on a plain port.
+    #[cfg(feature = "tls")]
+    pub tls: Option<ringwire::TlsConfig>,
     /// Of the simulation.
     pub faults: Faults,
     pub seed: u64,
@@ -58,9 +61,21 @@ impl Default for Setup {
             origin: OriginPolicy::default(),
             shards: 1,
             busy_poll: BusyPoll { window_us: 0, ..BusyPoll::default() },
+            #[cfg(feature = "tls")]
+            tls: crate::TLS.then(crate::client_tls::server_config),
             faults: Faults::calm(),
             seed: 1,
         }
+    }
+}
+
+impl Setup {
+    fn listening(&self, addr: ListenAddr) -> ServerBuilder {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return Server::builder().listen_tls(addr, tls.clone());
+        }
+        Server::builder().listen(addr)
     }
 }
 
@@ -96,7 +111,8 @@ impl Stage {
             On::Epoll => DriverChoice::Epoll,
         };
         let listen: ListenAddr = "127.0.0.1:0".parse().unwrap();
-        let server = listening(listen)
+        let server = setup
+            .listening(listen)
             .driver(driver)
             .shards(setup.shards)
             .cores([])
@@ -127,8 +143,10 @@ impl Stage {
             .deadlines(setup.deadlines)
             .origin(setup.origin);
         #[cfg(feature = "tls")]
-        let simulation =
-            if crate::TLS { simulation.listen_tls(crate::client_tls::server_config()) } else { simulation };
+        let simulation = match setup.tls {
+            Some(tls) => simulation.listen_tls(tls),
+            None => simulation,
+        };
         let simulation = simulation.build(|info| Service::new(info, notes.clone()));
         let remote = simulation.remote();
         Self { world: World::Sim(Rc::new(RefCell::new(simulation))), notes, remote, shards: 1 }
@@ -325,15 +343,6 @@ impl Stage {
             }
         }
     }
-}
-
-/// A server that listens, within TLS if the whole suite speaks it.
-fn listening(addr: ListenAddr) -> ServerBuilder {
-    #[cfg(feature = "tls")]
-    if crate::TLS {
-        return Server::builder().listen_tls(addr, crate::client_tls::server_config());
-    }
-    Server::builder().listen(addr)
 }
 
 /// Every stage ends in order: the server stops, and every `open` has had its `close`.

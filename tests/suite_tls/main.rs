@@ -37,6 +37,8 @@ mod client_tls;
 mod closing;
 #[path = "../suite/deadlines.rs"]
 mod deadlines;
+#[path = "../suite/far_end.rs"]
+mod far_end;
 #[path = "../suite/handshake.rs"]
 mod handshake;
 #[path = "../suite/http.rs"]
@@ -55,3 +57,9 @@ mod service;
 mod shutdown;
 #[path = "../suite/stage.rs"]
 mod stage;
+
+// About TLS itself.
+mod bad_input;
+mod certificates;
+mod client_role;
+mod sessions;
