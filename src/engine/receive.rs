@@ -63,12 +63,12 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// The peer will send no more. What is queued still goes out.
     pub(super) fn on_eof(&mut self, token: Token) {
         let Some(party) = self.party(token) else { return };
-        let secured = party.slot.flags.has(Flags::TLS);
+        let (secured, phase) = (party.slot.flags.has(Flags::TLS), party.slot.phase);
         party.slot.flags.set(Flags::EOF);
         if secured && self.eof_waits(token) {
             return;
         }
-        if secured {
+        if secured && matches!(phase, Phase::Head | Phase::Open) {
             self.count_truncation(token);
         }
         let Some(mut party) = self.party(token) else { return };

@@ -388,6 +388,8 @@ impl<H: Handler> Party<'_, H> {
         if side.connection.is_shaking() {
             side.keep(pool, input);
             if side.kept.len() > MAX_HANDSHAKE_BYTES {
+                side.connection.abandon(&mut side.out);
+                tls.shaking -= 1;
                 return self
                     .fail_tls(TlsFailure::Handshake("the peer sends more than a handshake".to_owned()));
             }

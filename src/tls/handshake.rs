@@ -62,9 +62,11 @@ macro_rules! advance {
                     Ok(ConnectionState::WriteTraffic(_)) => step = Some(Step::Done),
                     Ok(_) => return Err(TlsFailure::Handshake("the peer closed it".to_owned())),
                     Err(error) => {
-                        // What the peer is told waits to be encoded.
-                        while let Ok(ConnectionState::EncodeTlsData(mut data)) =
-                            connection.process_tls_records(&mut []).state
+                        // What the peer is told waits to be encoded. Beyond that rustls must not be
+                        // called: it would look for messages where it saw them before.
+                        while connection.wants_write()
+                            && let Ok(ConnectionState::EncodeTlsData(mut data)) =
+                                connection.process_tls_records(&mut []).state
                         {
                             append(out, |room| data.encode(room))?;
                         }

@@ -239,6 +239,13 @@ impl Connection {
         }
     }
 
+    /// Gives a handshake up that asks for too much, and tells the peer so in the clear.
+    pub(crate) fn abandon(&mut self, out: &mut Vec<u8>) {
+        self.stage = Stage::Failed;
+        let [level, description] = alert::DECODE_ERROR.to_bytes();
+        out.extend_from_slice(&[21, 3, 3, 0, 2, level, description]);
+    }
+
     /// Bytes of the record begun in `kept` that are still to come; 0 if it is whole.
     pub(crate) fn missing_bytes(kept: &[u8]) -> usize {
         record::missing_bytes(kept)

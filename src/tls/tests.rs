@@ -129,6 +129,57 @@ fn headers_that_make_no_sense_are_told_apart_at_once() {
     assert_eq!(told(&mut pair, &[23, 3, 3, 0, 3, 1, 2, 3]), Err(TlsFailure::Record(alert::BAD_RECORD_MAC)));
 }
 
+/// What a peer says in a handshake, cut and changed anywhere: an error at most.
+#[test]
+fn no_handshake_panics() {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["a.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let config = TlsConfig::builder()
+        .certificate(certificate.pem(), key.serialize_pem())
+        .client_auth(ClientAuth::Optional(certificate.pem().into()))
+        .build()
+        .unwrap();
+    let roots = certificate.pem();
+    let client_config = TlsClient::with_certificate(roots, certificate.pem(), key.serialize_pem()).unwrap();
+    let mut random = 1_u64;
+    let mut below = |bound: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % bound
+    };
+    let mut done = 0;
+    for round in 0..400 {
+        let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+        let mut client =
+            Connection::client(&client_config, "a.test".try_into().unwrap(), &mut to_server).unwrap();
+        let mut server = Connection::server(&config);
+        for flight in 0..6 {
+            let (end, input, out) = match flight % 2 {
+                0 => (&mut server, &mut to_server, &mut to_client),
+                _ => (&mut client, &mut to_client, &mut to_server),
+            };
+            if round % 4 != 0 && !input.is_empty() && below(3) == 0 {
+                let at = below(input.len());
+                match below(4) {
+                    0 => input[at] ^= 1 << below(8),
+                    1 => input.truncate(at),
+                    2 => input.extend_from_within(at..),
+                    _ => input.insert(at, below(256) as u8),
+                }
+            }
+            let mut used = 0;
+            if end.is_shaking() && !input.is_empty() && end.shake(input, &mut used, out).is_err() {
+                break;
+            }
+            if end.is_open() {
+                let _ = end.open(input, &mut used, out);
+            }
+            input.drain(..used);
+        }
+        done += usize::from(client.is_open() && server.is_open());
+    }
+    assert!((100..300).contains(&done), "{done} of 400 came about");
+}
+
 #[test]
 fn the_end_is_told() {
     for version in [&TLS12, &TLS13] {

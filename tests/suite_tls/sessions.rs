@@ -98,7 +98,7 @@ on_every_driver! {
 #[test]
 fn messages_survive_a_rough_network() {
     for seed in 0..30 {
-        let faults = Faults { reset_permille: 0, ..Faults::rough() };
+        let faults = Faults { reset_permille: 0, send_error_permille: 0, ..Faults::rough() };
         let stage = Stage::new(On::Sim, Setup { faults, seed, ..Setup::default() });
         let mut peers: Vec<_> = (0..3).map(|_| stage.open("/")).collect();
         for bytes in [1, 1_399, 16_384, 100_000] {
