@@ -21,6 +21,9 @@ use crate::http::Response;
 use crate::tls::{Connection, MAX_HANDSHAKE_BYTES, Opened, Shaken, TlsFailure, TlsInfo};
 use crate::ws::State;
 
+/// Room for the messages of a handshake, with what rustls is lent for one of them.
+const SHAKE_BYTES: usize = 8 << 10;
+
 pub use secures::{Listeners, Secures};
 
 pub(super) use secures::Prepared;
@@ -116,7 +119,7 @@ impl<H: Handler> Party<'_, H> {
         side.is_waiting = false;
         let (mut kept, mut used) = (std::mem::take(&mut side.kept), 0);
         if side.out.capacity() == 0 {
-            side.out = pool.take(4 << 10);
+            side.out = pool.take(SHAKE_BYTES);
         }
         let shaken = side.connection.shake(&mut kept, &mut used, &mut side.out);
         if side.out.is_empty() {

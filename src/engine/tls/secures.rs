@@ -265,10 +265,11 @@ impl Secures {
         let sealed_bytes = waiting.min(MAX_SEALED_BYTES);
         let record_bytes = side.record_bytes(tick, waiting);
         let records = 2 + sealed_bytes / record_bytes;
+        let room = sealed_bytes + records * MAX_RECORD_OVERHEAD_BYTES;
         if out.capacity() == 0 {
-            out = pool.take(sealed_bytes + records * MAX_RECORD_OVERHEAD_BYTES);
+            out = pool.take(room);
         }
-        out.reserve(sealed_bytes + records * MAX_RECORD_OVERHEAD_BYTES);
+        pool.make_room(&mut out, room);
         side.connection.pay(&mut out)?;
         let mut left = sealed_bytes;
         if let Some(queue) = queue {
