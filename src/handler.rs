@@ -4,15 +4,17 @@
 //! one connection come in order: `upgrade`, `open`, then `message`, `fragment` and `drain`, and at
 //! last exactly one `close`.
 
+mod reply;
+
 use crate::driver::{PeerAddr, Token};
 use crate::engine::common::Common;
 use crate::engine::outbound::Connect;
-use crate::engine::slot::{Flags, Phase, Slot};
+use crate::engine::slot::{Flags, Slot};
 use crate::engine::table::Table;
-use crate::http::{Head, Headers, InvalidHeader, Response};
+use crate::http::{Event, Head, InvalidHeader, Response};
 #[cfg(feature = "tls")]
 use crate::tls::{TlsClient, TlsInfo};
-use crate::ws::{CloseCode, Kind, Message, Prepared, Violation, handshake::Offer};
+use crate::ws::{self, CloseCode, Kind, Message, Prepared, Violation, handshake::Offer};
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +22,8 @@ use std::time::Duration;
 
 pub use crate::engine::common::SendResult;
 pub use crate::engine::outbound::ConnectError;
+pub(crate) use reply::{Accept, Kind as ReplyKind};
+pub use reply::{Reply, Ticket, Transport};
 
 /// Names a connection for as long as it lives, on any thread. A stale id reaches nobody.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -115,10 +119,21 @@ pub trait Handler: Sized + 'static {
     /// The connection is over. Comes once for each `open`.
     fn close(&mut self, _id: ConnId, _state: Self::State, _reason: CloseReason<'_>) {}
 
-    /// Answers a request that is not an upgrade. The default knows no path: 404.
-    fn http(&mut self, _request: &Request<'_>) -> Response {
-        Response::text(404, "not found\n")
+    /// Answers a request that is not an upgrade: with a [`Response`], with one that goes on, or later.
+    /// The default knows no path: 404.
+    fn http(&mut self, _request: &Request<'_>) -> Reply<Self::State> {
+        Response::text(404, "not found\n").into()
     }
+
+    /// Nothing has answered a request within the time that [`Reply::later`] or [`Upgrade::later`] named:
+    /// this does, and its ticket is stale from then on. The default is 503.
+    fn expired(&mut self, _ticket: Ticket, _state: &mut Self::State) -> Response {
+        Response::text(503, "The answer is not ready. Try again.\n").header("Retry-After", "1")
+    }
+
+    /// Nobody waits for the answer to a request any more: its peer has gone, or the server is going
+    /// away and has said so with 503. Its ticket is stale.
+    fn abandoned(&mut self, _ticket: Ticket, _state: Self::State) {}
 
     /// An outbound connection ([`Shard::connect`]) did not come about.
     fn connect_failed(&mut self, _state: Self::State, _error: ConnectError) {}
@@ -139,6 +154,7 @@ pub struct Request<'a> {
     pub(crate) offer: Option<&'a Offer<'a>>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<&'a TlsInfo>,
+    pub(crate) ticket: Ticket,
 }
 
 impl<'a> Request<'a> {
@@ -193,6 +209,18 @@ impl<'a> Request<'a> {
     pub fn peer_addr(&self) -> PeerAddr {
         self.peer
     }
+
+    /// Whether no page of another site made a browser send this: the `Origin` field, where there is one,
+    /// names the host and port that were asked. The engine checks handshakes itself; a plain request
+    /// that changes something is to be refused with 403 if this is false.
+    pub fn is_same_origin(&self) -> bool {
+        ws::is_same_origin(self.head)
+    }
+
+    /// Its name, for an answer that comes later ([`Reply::later`], [`Upgrade::later`]).
+    pub fn ticket(&self) -> Ticket {
+        self.ticket
+    }
 }
 
 /// The answer to a WebSocket handshake.
@@ -205,25 +233,18 @@ pub(crate) enum Decision<S> {
     Reject(Response),
 }
 
-#[derive(Debug)]
-pub(crate) struct Accept<S> {
-    pub(crate) state: S,
-    pub(crate) subprotocol: Option<String>,
-    pub(crate) headers: Headers,
-    pub(crate) stream: bool,
-    pub(crate) compress: bool,
-}
-
 impl<S> Upgrade<S> {
     /// Opens the connection with this state.
     pub fn accept(state: S) -> Self {
-        Self(Decision::Accept(Accept {
-            state,
-            subprotocol: None,
-            headers: Headers::default(),
-            stream: false,
-            compress: true,
-        }))
+        Self(Decision::Accept(Accept::new(state)))
+    }
+
+    /// Decides later, at the latest `within` this time, as [`Reply::later`] answers later:
+    /// [`Remote::accept`](crate::Remote::accept) opens the connection with this state and with what else is
+    /// said here, and [`Remote::respond`](crate::Remote::respond) refuses it, both from any thread and by
+    /// [`Request::ticket`]. Frames that a client sends meanwhile wait.
+    pub fn later(state: S, within: Duration) -> Self {
+        Self(Decision::Accept(Accept { later: Some(within), ..Accept::new(state) }))
     }
 
     /// Refuses with a response of any status but 101.
@@ -316,6 +337,8 @@ pub enum CloseReason<'a> {
     Timeout(Deadline),
     /// The transport ended without a Close frame (1006).
     Disconnected,
+    /// The peer sent faster than [`Rates`](crate::Rates) allows.
+    RateLimit,
     /// The server has stopped and did not wait longer.
     Shutdown,
 }
@@ -327,7 +350,7 @@ impl CloseReason<'_> {
             Self::Peer { code, .. } => code.unwrap_or(CloseCode(1005)),
             Self::Local => CloseCode::NORMAL,
             Self::Violation(violation) => violation.close_code(),
-            Self::Timeout(Deadline::Assembly) => CloseCode::POLICY_VIOLATION,
+            Self::RateLimit | Self::Timeout(Deadline::Assembly) => CloseCode::POLICY_VIOLATION,
             Self::Timeout(_) | Self::Disconnected => CloseCode(1006),
             Self::Shutdown => CloseCode::GOING_AWAY,
         }
@@ -410,8 +433,21 @@ impl<S> Conn<'_, S> {
         self.common.send_prepared(self.slot, self.token, prepared)
     }
 
+    /// Sends an event to who hears a stream of them ([`Response::events`]). Over a WebSocket, and in
+    /// another body, its data is a text message.
+    pub fn send_event(&mut self, event: &Event<'_>) -> SendResult {
+        self.common.send_event(self.slot, self.token, event)
+    }
+
+    /// How messages reach the peer. A text message is an event's data, and a binary one is that in
+    /// Base64.
+    pub fn transport(&self) -> Transport {
+        self.slot.transport()
+    }
+
     /// Sends a ping; of `payload`, the first 125 bytes. Pongs count as a sign of life and are not
-    /// reported.
+    /// reported. To a stream of events it is a comment, and to another body nothing:
+    /// [`SendResult::Closed`].
     pub fn ping(&mut self, payload: &[u8]) -> SendResult {
         self.common.ping(self.slot, self.token, payload)
     }
@@ -467,7 +503,7 @@ impl<S> Shard<'_, S> {
         }
         let token = id.token();
         let (slot, state) = self.table.get(token)?;
-        let state = state.as_mut().filter(|_| slot.phase == Phase::Open)?;
+        let state = state.as_mut().filter(|_| slot.phase.is_open())?;
         Some(Conn { token, slot, state, common: self.common })
     }
 
@@ -479,7 +515,7 @@ impl<S> Shard<'_, S> {
         for index in 0..self.table.bound() {
             let Some(token) = self.table.token(index) else { continue };
             let Some((slot, state)) = self.table.get(token) else { continue };
-            if let (Phase::Open, Some(state)) = (slot.phase, state) {
+            if let (true, Some(state)) = (slot.phase.is_open(), state) {
                 visit(&mut Conn { token, slot, state, common: self.common });
             }
         }

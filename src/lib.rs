@@ -70,18 +70,19 @@ mod tls;
 pub mod ws;
 
 pub use config::{
-    BusyPoll, Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, OriginPolicy,
-    ParseListenAddrError,
+    Admission, BusyPoll, Compression, Deadlines, DeflateConfig, DriverChoice, Goodbye, Limits, ListenAddr,
+    OriginPolicy, OverRate, ParseListenAddrError, ProxyProtocol, Rates, Subnet,
 };
 pub use driver::PeerAddr;
 #[doc(inline)]
 pub use driver::probe as doctor;
 pub use error::{ServerError, TlsError};
 pub use handler::{
-    ClientRequest, CloseReason, Conn, ConnId, ConnectError, Deadline, Fragment, Handler, Request, SendResult,
-    Shard, Upgrade,
+    ClientRequest, CloseReason, Conn, ConnId, ConnectError, Deadline, Fragment, Handler, Reply, Request,
+    SendResult, Shard, Ticket, Transport, Upgrade,
 };
-pub use remote::{Remote, RemoteError};
+pub use http::Router;
+pub use remote::{DrainProgress, Remote, RemoteError, Responder};
 pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo, available_cores};
 #[cfg(feature = "tls")]
 pub use tls::{

@@ -2,9 +2,12 @@
 
 use crate::engine::Command;
 use crate::engine::broadcast::Broadcast;
+use crate::engine::deferred::Answer;
 use crate::engine::mailbox::{Mailbox, PostError};
-use crate::engine::stats::{Stats, write_prometheus};
-use crate::handler::ConnId;
+use crate::engine::prometheus::write_prometheus;
+use crate::engine::stats::Stats;
+use crate::handler::{ConnId, Ticket};
+use crate::http::Response;
 use crate::ws::{CloseCode, Kind, Prepared};
 use bytes::Bytes;
 use std::fmt;
@@ -34,6 +37,15 @@ pub(crate) struct Directory {
 #[derive(Clone, Debug)]
 pub struct Remote {
     pub(crate) directory: Arc<Directory>,
+}
+
+/// How far a graceful end has come, on all shards that have begun theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainProgress {
+    /// Connections with which it began.
+    pub began_with: u64,
+    /// Connections that have not ended.
+    pub left: u64,
 }
 
 /// Why a [`Remote`] call did nothing. Nothing of the message was sent.
@@ -126,6 +138,35 @@ impl Remote {
         result
     }
 
+    /// Answers a request that was put off ([`Reply::later`](crate::Reply::later)), or refuses a handshake
+    /// ([`Upgrade::later`](crate::Upgrade::later)). One that does not wait any more is not answered; it is
+    /// counted (`ringwire_mailbox_stale_total`).
+    ///
+    /// # Errors
+    /// See [`RemoteError`].
+    pub fn respond(&self, ticket: Ticket, response: Response) -> Result<(), RemoteError> {
+        self.answer(ticket, Answer::Respond(response))
+    }
+
+    /// Accepts a handshake on which the decision was put off ([`Upgrade::later`](crate::Upgrade::later)).
+    /// A plain request is answered with 500.
+    ///
+    /// # Errors
+    /// See [`RemoteError`].
+    pub fn accept(&self, ticket: Ticket) -> Result<(), RemoteError> {
+        self.answer(ticket, Answer::Accept)
+    }
+
+    fn answer(&self, ticket: Ticket, answer: Answer) -> Result<(), RemoteError> {
+        self.post(ticket.conn(), Command::Answer { ticket, answer: Box::new(answer) })
+    }
+
+    /// A promise to answer a request: it is kept with 500 if the responder is dropped before, as when
+    /// a task panics or is cancelled.
+    pub fn responder(&self, ticket: Ticket) -> Responder {
+        Responder { remote: self.clone(), ticket: Some(ticket) }
+    }
+
     /// Begins the closing handshake, as [`Conn::close`](crate::Conn::close) does.
     ///
     /// # Errors
@@ -150,6 +191,17 @@ impl Remote {
         self.directory.stats.iter().map(|stats| stats.websockets.get()).sum()
     }
 
+    pub(crate) fn drain_progress(&self) -> Option<DrainProgress> {
+        let draining = self.directory.stats.iter().filter(|stats| stats.draining.get() > 0);
+        draining.fold(None, |progress: Option<DrainProgress>, stats| {
+            let before = progress.unwrap_or(DrainProgress { began_with: 0, left: 0 });
+            Some(DrainProgress {
+                began_with: before.began_with + stats.drain_began_with.get(),
+                left: before.left + stats.connections(),
+            })
+        })
+    }
+
     fn post(&self, to: ConnId, command: Command) -> Result<(), RemoteError> {
         let mailboxes = self.directory.mailboxes.get().ok_or(RemoteError::Stopped)?;
         let mailbox = mailboxes.get(to.shard()).ok_or(RemoteError::UnknownShard)?;
@@ -164,6 +216,50 @@ impl Remote {
         for mailbox in self.directory.mailboxes.get().into_iter().flatten() {
             // A shard that has stopped already needs no telling.
             let _ = mailbox.post_unbounded(make());
+        }
+    }
+}
+
+/// Answers one request, whatever becomes of its owner. See [`Remote::responder`].
+///
+/// ```no_run
+/// # use ringwire::{Remote, Request, Reply, http::Response};
+/// # fn lookup() -> String { String::new() }
+/// # fn http(remote: &Remote, request: &Request<'_>) -> Reply<()> {
+/// let responder = remote.responder(request.ticket());
+/// std::thread::spawn(move || responder.respond(Response::text(200, lookup())));
+/// Reply::later((), std::time::Duration::from_secs(5))
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Responder {
+    remote: Remote,
+    ticket: Option<Ticket>,
+}
+
+impl Responder {
+    /// As [`Remote::respond`].
+    ///
+    /// # Errors
+    /// See [`RemoteError`].
+    pub fn respond(mut self, response: Response) -> Result<(), RemoteError> {
+        self.ticket.take().map_or(Ok(()), |ticket| self.remote.respond(ticket, response))
+    }
+
+    /// As [`Remote::accept`].
+    ///
+    /// # Errors
+    /// See [`RemoteError`].
+    pub fn accept(mut self) -> Result<(), RemoteError> {
+        self.ticket.take().map_or(Ok(()), |ticket| self.remote.accept(ticket))
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            // Where the mailbox is full, `expired` answers.
+            let _ = self.remote.respond(ticket, Response::text(500, "The request was not finished.\n"));
         }
     }
 }

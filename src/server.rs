@@ -1,20 +1,22 @@
 //! From configuration to running shards: probe, bind, pin, spawn, drain.
 
 use crate::config::{
-    BusyPoll, Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, OriginPolicy,
+    Admission, BusyPoll, Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr,
+    OriginPolicy, Rates,
 };
 use crate::driver::epoll::Epoll;
-use crate::driver::listen::{self, Listener};
+use crate::driver::listen::{self, Listener, TcpOptions};
 use crate::driver::probe::{self, Chosen};
 use crate::driver::uring::Uring;
 use crate::driver::{Driver, DriverConfig};
+use crate::engine::admission::Gate;
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::{Mailbox, mailbox};
 use crate::engine::tls::Listeners;
 use crate::engine::{Command, Core, CoreConfig};
 use crate::error::ServerError;
 use crate::handler::Handler;
-use crate::remote::{Directory, Remote};
+use crate::remote::{Directory, DrainProgress, Remote};
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 use std::io;
@@ -50,6 +52,8 @@ pub struct ServerBuilder {
     origin: OriginPolicy,
     compression: Compression,
     busy_poll: Option<BusyPoll>,
+    admission: Admission,
+    rates: Rates,
 }
 
 impl ServerBuilder {
@@ -112,6 +116,18 @@ impl ServerBuilder {
         self
     }
 
+    /// How many connections are let in, from whom; default [`Admission::default`].
+    pub fn admission(mut self, admission: Admission) -> Self {
+        self.admission = admission;
+        self
+    }
+
+    /// How fast each peer may send; default [`Rates::default`], as fast as it likes.
+    pub fn rates(mut self, rates: Rates) -> Self {
+        self.rates = rates;
+        self
+    }
+
     /// Polls instead of sleeping while traffic is frequent; default off.
     pub fn busy_poll(mut self, busy_poll: BusyPoll) -> Self {
         self.busy_poll = Some(busy_poll);
@@ -146,9 +162,13 @@ impl ServerBuilder {
             probe::choose(self.driver).map_err(|refused| ServerError::Driver(refused.to_string()))?;
         let mut listeners: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
         let mut local_addrs = Vec::new();
+        let tcp = TcpOptions {
+            keepalive_s: self.deadlines.tcp_keepalive_s,
+            user_timeout_ms: self.deadlines.tcp_user_timeout_ms,
+        };
         for addr in self.addrs {
-            let (bound, local) =
-                listen::bind(&addr, shards).map_err(|error| ServerError::Listen { addr, error })?;
+            let (bound, local) = listen::bind_with(&addr, shards, &tcp)
+                .map_err(|error| ServerError::Listen { addr, error })?;
             for (shard, listener) in listeners.iter_mut().zip(bound) {
                 shard.push(listener);
             }
@@ -174,6 +194,8 @@ impl ServerBuilder {
             compression: self.compression,
             busy_poll: self.busy_poll,
             tls: self.tls,
+            admission: self.admission,
+            rates: self.rates,
             handle: ServerHandle { remote: Remote { directory }, asked: Arc::default() },
         })
     }
@@ -229,6 +251,8 @@ pub struct Server {
     compression: Compression,
     busy_poll: Option<BusyPoll>,
     tls: Listeners,
+    admission: Admission,
+    rates: Rates,
     handle: ServerHandle,
 }
 
@@ -316,8 +340,20 @@ impl Server {
         H: Handler,
         F: Fn(&ShardInfo) -> H + Send + Sync,
     {
-        let Self { listeners, cores, limits, deadlines, origin, compression, busy_poll, tls, handle, .. } =
-            self;
+        let Self {
+            listeners,
+            cores,
+            limits,
+            deadlines,
+            origin,
+            compression,
+            busy_poll,
+            tls,
+            rates,
+            handle,
+            ..
+        } = self;
+        let gate = Arc::new(Gate::new(self.admission));
         let remote = handle.remote.clone();
         let cores_used = if cores.is_empty() { available_cores().len() } else { cores.len() };
         let shards_per_core = listeners.len().div_ceil(cores_used.max(1)) as u32;
@@ -331,6 +367,8 @@ impl Server {
             compression,
             busy_poll,
             tls,
+            gate,
+            rates,
             shards_per_core,
             remote,
         };
@@ -404,6 +442,8 @@ struct ShardPlan<F> {
     compression: Compression,
     busy_poll: Option<BusyPoll>,
     tls: Listeners,
+    gate: Arc<Gate>,
+    rates: Rates,
     shards_per_core: u32,
     remote: Remote,
 }
@@ -444,6 +484,8 @@ where
         compression: plan.compression.clone(),
         busy_poll: plan.busy_poll.clone(),
         tls: plan.tls.clone(),
+        gate: plan.gate.clone(),
+        rates: plan.rates.clone(),
     };
     let stats = plan.remote.directory.stats[index].clone();
     let handler = (plan.factory)(&info);
@@ -484,10 +526,24 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
-    /// Graceful: no new connections, 1001 to all, and `run` returns when all have answered or
-    /// [`Deadlines::drain_ms`] has passed.
+    /// Graceful: no new connections, [`Deadlines::goodbye`] to all within [`Deadlines::drain_window_ms`],
+    /// and `run` returns when all have answered or [`Deadlines::drain_ms`] has passed.
     pub fn shutdown(&self) {
         self.ask(DRAIN);
+    }
+
+    /// How far a graceful end has come; `None` before it begins.
+    ///
+    /// ```no_run
+    /// # let handle: ringwire::ServerHandle = unimplemented!();
+    /// handle.shutdown();
+    /// while let Some(progress) = handle.drain_progress().filter(|progress| progress.left > 0) {
+    ///     eprintln!("{} of {} connections are left", progress.left, progress.began_with);
+    ///     std::thread::sleep(std::time::Duration::from_secs(1));
+    /// }
+    /// ```
+    pub fn drain_progress(&self) -> Option<DrainProgress> {
+        self.remote.drain_progress()
     }
 
     /// At once: connections are cut.

@@ -18,7 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // The engine calls the handler, and a handler's `Conn` is a view into the engine.
     ("engine", &["config", "driver", "handler", "http", "simd", "tls", "ws"]),
     ("handler", &["config", "driver", "engine", "http", "tls", "ws"]),
-    ("remote", &["engine", "handler", "ws"]),
+    ("remote", &["engine", "handler", "http", "ws"]),
     ("server", &["config", "driver", "engine", "error", "handler", "remote", "tls"]),
     ("simulation", &["config", "driver", "engine", "handler", "remote", "server", "tls"]),
 ];

@@ -238,7 +238,7 @@ def conclude(results, with_table):
     if with_table:
         table.write_readme(results)
     for claim in claims(results):
-        print(f"{claim.number:2} {claim.verdict:8} {claim.value:8.3g} ({claim.wanted}) {claim.text}")
+        print(f"{claim.number:2} {claim.verdict:8} {claim.shown:>8} ({claim.wanted}) {claim.text}")
     print(table.notes(results))
     print(f"perf/results/{results.head['name']}.json, .md and .html")
 

@@ -155,7 +155,7 @@ def claim_table(results):
     for claim in claims(results):
         style = "held" if claim.holds else "not"
         lines.append(
-            f'<tr><td>{claim.number}</td><td class="text">{escape(claim.text)}</td><td>{claim.value:.3g}</td>'
+            f'<tr><td>{claim.number}</td><td class="text">{escape(claim.text)}</td><td>{claim.shown}</td>'
             f'<td>{claim.wanted}</td><td class="{style}">{claim.verdict}</td></tr>'
         )
     if not lines:

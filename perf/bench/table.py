@@ -66,7 +66,7 @@ def count_table(results, key):
 
 def claim_table(results):
     lines = [
-        line([str(claim.number), claim.text, f"{claim.value:.3g}", claim.wanted, claim.verdict]) for claim in claims(results)
+        line([str(claim.number), claim.text, claim.shown, claim.wanted, claim.verdict]) for claim in claims(results)
     ]
     return rows(["", "ratio of medians", "measured", "wanted", ""], lines)
 

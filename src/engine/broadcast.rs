@@ -6,7 +6,6 @@
 //! else to a core is heard between two steps.
 
 use super::Core;
-use super::slot::Phase;
 use crate::driver::Driver;
 use crate::handler::Handler;
 use crate::ws::{Prepared, State};
@@ -117,7 +116,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let Some(token) = self.table.token(slot) else { return 0 };
         let Some(mut party) = self.party(token) else { return 0 };
         for (calls, broadcast) in pass.iter().enumerate() {
-            let is_open = party.slot.phase == Phase::Open && party.slot.session.state() == State::Open;
+            let is_open = party.slot.phase.is_open() && party.slot.session.state() == State::Open;
             let Some((handler, mut conn)) = party.conn().filter(|_| is_open) else { return calls };
             handler.broadcast(&mut conn, &broadcast.message, broadcast.tag);
         }

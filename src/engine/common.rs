@@ -3,17 +3,21 @@
 //! Nothing here knows the driver: sending appends to a [`Work`] and marks the connection dirty;
 //! the turn hands every dirty connection's bytes to the driver at once.
 
+use super::admission::Gate;
 use super::assembly::{Assembly, Lent};
+use super::clock::Stopwatch;
 use super::deflate::Contexts;
 use super::entropy::Entropy;
 use super::heartbeat::Heartbeat;
 use super::inflate::Job;
+use super::lifetimes::Lifetimes;
 use super::pool::Pool;
 use super::queue::Queue;
+use super::rates::Meters;
 use super::slot::{Flags, NO_WORK, PeerTable, Phase, Slot};
 use super::stats::Stats;
 use super::tls::Secures;
-use crate::config::{Deadlines, Limits, OriginPolicy};
+use crate::config::{Deadlines, Goodbye, Limits, OriginPolicy};
 use crate::driver::Token;
 use crate::http::HeadScanner;
 use crate::ws::client::ClientHandshake;
@@ -21,6 +25,7 @@ use crate::ws::{self, CloseCode, DecodeLimits, Kind, Prepared, Role, State};
 use bytes::Bytes;
 use slab::Slab;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Pings of one turn that are answered one by one; of those beyond, the last is (RFC 6455 §5.5.3).
 pub const MAX_PONGS_PER_TURN: u8 = 16;
@@ -28,6 +33,8 @@ pub const MAX_PONGS_PER_TURN: u8 = 16;
 pub const CONTROL_HEADROOM_BYTES: usize = 4 << 10;
 /// From this size on an assembled message that is sent as it is changes hands; a shorter one is copied.
 const HAND_OVER_BYTES: usize = 1 << 10;
+/// A message of up to so many bytes has the short form of length in its frame (RFC 6455 §5.2).
+const SHORT_BYTES: usize = 125;
 /// Works kept allocated after a busy time; beyond it the table is freed when it empties.
 const MAX_IDLE_WORKS: usize = 4_096;
 
@@ -44,6 +51,8 @@ pub struct Work {
     pub assembly_since: u32,
     /// A frame header, control frame or request head that is not whole yet.
     pub carry: Vec<u8>,
+    /// What came of a peer that has to wait for its rate.
+    pub held: Vec<u8>,
     /// Where the search for the end of the head in `carry` stands.
     pub scanner: HeadScanner,
     /// Bytes of head and body that the request in `carry` needs; 0 while the head is not whole.
@@ -52,6 +61,8 @@ pub struct Work {
     pub assembly: Assembly,
     /// A compressed message that is not whole yet.
     pub inflating: Option<Box<Job>>,
+    /// The 101 response to a handshake on which the decision is out.
+    pub acceptance: Vec<u8>,
     /// Pongs queued since the last flush.
     pub pongs: u8,
     /// The client role's handshake under way.
@@ -112,8 +123,22 @@ pub struct Common {
     pub entropy: Entropy,
     /// This turn's tick, modulo 2^32.
     pub tick: u32,
+    /// This turn's time since the clock was made.
+    pub now: Duration,
+    /// Measures the handler, in some turns.
+    pub stopwatch: Stopwatch,
+    /// The number of the last request, modulo 2^32: tickets carry it.
+    pub last_request: u32,
     /// No new work: the server is going away.
     pub draining: bool,
+    /// Who is let in.
+    pub gate: Arc<Gate>,
+    /// Answers under way to peers that were not let in.
+    pub answers: u32,
+    /// How fast peers may send.
+    pub meters: Meters,
+    /// When connections have been open long enough.
+    pub lifetimes: Lifetimes,
     /// The handler asked for the end.
     pub stop_asked: bool,
     /// Bytes queued on all connections.
@@ -123,6 +148,13 @@ pub struct Common {
 }
 
 impl Common {
+    /// Moves a connection to another phase: the only way, as the census counts them.
+    pub fn enter(&self, slot: &mut Slot, phase: Phase) {
+        self.stats.count_out(slot);
+        slot.phase = phase;
+        self.stats.count_in(slot);
+    }
+
     /// Decoding limits for a connection.
     #[inline]
     pub fn decode_limits(&self, slot: &Slot) -> DecodeLimits {
@@ -161,7 +193,9 @@ impl Common {
         let Some(work) = self.existing_work(slot) else { return };
         let idle = work.queued() == 0
             && (ended || work.carry.is_empty())
+            && (ended || work.held.is_empty())
             && work.handshake.is_none()
+            && work.acceptance.is_empty()
             && (!is_heard || work.inflating.is_none())
             && (!is_heard || slot.flags.has(Flags::STREAM) || !slot.session.is_inside_message());
         if idle {
@@ -179,6 +213,8 @@ impl Common {
         self.outbox_bytes -= work.queued();
         work.queue.dismantle(&mut self.pool);
         self.pool.give(work.carry);
+        self.pool.give(work.held);
+        self.pool.give(work.acceptance);
         work.assembly.dismantle(&mut self.pool);
         if let Some(inflater) = work.inflating.and_then(|job| job.into_inflater()) {
             self.deflate.take_back(token.slot, slot.session.peer_keeps_window(), inflater);
@@ -221,7 +257,7 @@ impl Common {
     }
 
     /// Appends a frame that goes to others as well.
-    fn share(&mut self, slot: &mut Slot, token: Token, frame: &Bytes) {
+    pub(super) fn share(&mut self, slot: &mut Slot, token: Token, frame: &Bytes) {
         self.work(slot);
         self.works[slot.work as usize].queue.share(&mut self.pool, frame);
         self.outbox_bytes += frame.len();
@@ -231,18 +267,38 @@ impl Common {
     /// Sends one message, compressed if the connection compresses and the message is worth it.
     #[inline]
     pub fn send(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
+        if self.send_behind(slot, kind, payload) {
+            return SendResult::Sent;
+        }
         if slot.session.deflate().is_some() && payload.len() >= self.deflate.min_bytes() {
-            return self.send_as(slot, token, payload, |common, slot, token, mask| {
+            return self.send_as(slot, token, kind, payload, |common, slot, token, mask| {
                 common.append_deflated(slot, token, kind, payload, mask);
             });
         }
         self.send_plain(slot, token, kind, payload)
     }
 
+    /// The traffic that is bound by time per message, and what [`Self::send_as`] would find out about it
+    /// again: a short message behind others that leave in this turn.
+    #[inline]
+    fn send_behind(&mut self, slot: &Slot, kind: Kind, payload: &[u8]) -> bool {
+        if payload.len() > SHORT_BYTES || slot.phase != Phase::Open || !slot.session.sends_plainly() {
+            return false;
+        }
+        let Some(work) = self.works.get_mut(slot.work as usize).filter(|work| work.in_flight == 0) else {
+            return false;
+        };
+        let room = self.limits.max_outbox_bytes as usize;
+        let Some(bytes) = work.queue.append_behind(room, kind, payload) else { return false };
+        self.outbox_bytes += bytes;
+        self.stats.count_sent(kind, payload.len());
+        true
+    }
+
     /// Sends one message as it is.
     #[inline]
     pub fn send_plain(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
-        self.send_as(slot, token, payload, |common, slot, token, mask| {
+        self.send_as(slot, token, kind, payload, |common, slot, token, mask| {
             if payload.len() >= HAND_OVER_BYTES
                 && mask.is_none()
                 && common.promise(slot, token, kind, payload)
@@ -285,7 +341,7 @@ impl Common {
             return self.send(slot, token, kind, payload);
         }
         let deflate = slot.session.deflate().filter(|_| payload.len() >= self.deflate.min_bytes());
-        self.send_as(slot, token, payload, |common, slot, token, mask| {
+        self.send_as(slot, token, kind, payload, |common, slot, token, mask| {
             let role = slot.session.role();
             let Self { deflate: contexts, stats, entropy, .. } = common;
             let deflated = deflate.and_then(|params| contexts.compress(token.slot, params, role, payload));
@@ -304,13 +360,16 @@ impl Common {
 
     /// Sends one message that may go to others as well.
     pub fn send_prepared(&mut self, slot: &mut Slot, token: Token, prepared: &Prepared) -> SendResult {
+        if slot.phase != Phase::Open {
+            return self.send_prepared_to_stream(slot, token, prepared);
+        }
         let (kind, payload) = prepared.parts();
         let role = slot.session.role();
         let deflate = slot.session.deflate().filter(|_| payload.len() >= self.deflate.min_bytes());
         if role == Role::Client || deflate.is_some_and(|params| params.outgoing(role).takeover) {
             return self.send(slot, token, kind, payload);
         }
-        self.send_as(slot, token, payload, |common, slot, token, _| {
+        self.send_as(slot, token, kind, payload, |common, slot, token, _| {
             let frame = match deflate {
                 None => prepared.plain(),
                 Some(params) => prepared.deflated(params.outgoing(role).bits, |payload| {
@@ -332,11 +391,12 @@ impl Common {
         &mut self,
         slot: &mut Slot,
         token: Token,
+        kind: Kind,
         payload: &[u8],
         append: impl FnOnce(&mut Self, &mut Slot, Token, Option<[u8; 4]>),
     ) -> SendResult {
         if slot.phase != Phase::Open || slot.session.state() != State::Open {
-            return SendResult::Closed;
+            return self.send_to_stream(slot, token, kind, payload);
         }
         let frame = ws::header_len(payload.len(), slot.session.role() == Role::Client) + payload.len();
         let queued = self.queued(slot);
@@ -352,8 +412,7 @@ impl Common {
             Err(refused) => return refused,
         };
         append(self, slot, token, mask);
-        self.stats.messages_sent.add(1);
-        self.stats.message_bytes_sent.add(payload.len() as u64);
+        self.stats.count_sent(kind, payload.len());
         if self.works[slot.work as usize].in_flight == 0 {
             SendResult::Sent
         } else {
@@ -395,7 +454,7 @@ impl Common {
     /// Sends a ping of at most 125 bytes.
     pub fn ping(&mut self, slot: &mut Slot, token: Token, payload: &[u8]) -> SendResult {
         if slot.phase != Phase::Open || slot.session.state() != State::Open {
-            return SendResult::Closed;
+            return self.comment(slot, token);
         }
         if !self.control_room(slot) {
             return SendResult::Dropped;
@@ -404,6 +463,26 @@ impl Common {
         let queued = self.queued(slot) > 0;
         self.append(slot, token, 2 + payload.len(), |out| ws::encode_ping(out, payload, mask));
         if queued { SendResult::Queued } else { SendResult::Sent }
+    }
+
+    /// Pings a silent connection. The payload tells when, so that the pong tells how long it took.
+    pub fn ping_idle(&mut self, slot: &mut Slot, token: Token) {
+        slot.since = self.tick;
+        slot.flags.set(Flags::PING_SENT);
+        slot.flags.set(Flags::PONG_AWAITED);
+        self.stats.pings_sent.add(1);
+        let payload = (self.now.as_micros() as u32).to_be_bytes();
+        self.ping(slot, token, &payload);
+    }
+
+    /// A pong came: if it is the answer to [`ping_idle`](Self::ping_idle), counts how long it took.
+    /// What a peer makes up is its own, but no more than the deadline.
+    pub fn pong_came(&self, slot: &mut Slot, payload: &[u8]) {
+        let Ok(sent_us) = payload.try_into().map(u32::from_be_bytes) else { return };
+        let us = (self.now.as_micros() as u32).wrapping_sub(sent_us);
+        if us / 1_000 <= self.deadlines.pong_ms && slot.flags.take(Flags::PONG_AWAITED) {
+            self.stats.labelled.pongs.record(Duration::from_micros(us.into()));
+        }
     }
 
     /// Answers a ping. Returns false when that was one too many for now.
@@ -417,8 +496,21 @@ impl Common {
         true
     }
 
-    /// Begins or answers the closing handshake. Does nothing if our Close frame was sent before.
+    /// Begins the closing handshake for a reason of the server's own.
+    pub fn say_goodbye(&mut self, slot: &mut Slot, token: Token, reason: &str) {
+        let code = match self.deadlines.goodbye {
+            Goodbye::GoingAway => CloseCode::GOING_AWAY,
+            Goodbye::ServiceRestart => CloseCode::SERVICE_RESTART,
+        };
+        self.close(slot, token, Some(code), reason);
+    }
+
+    /// Begins or answers the closing handshake, or ends a response that goes on. Does nothing if our Close
+    /// frame was sent before.
     pub fn close(&mut self, slot: &mut Slot, token: Token, code: Option<CloseCode>, reason: &str) {
+        if slot.phase == Phase::Stream {
+            return self.end_stream(slot, token);
+        }
         if slot.phase != Phase::Open || matches!(slot.session.state(), State::CloseSent | State::Closed) {
             return;
         }
@@ -427,5 +519,9 @@ impl Common {
             self.append(slot, token, 16 + reason.len(), |out| ws::encode_close(out, code, reason, mask));
         }
         slot.session.close_sent();
+        if slot.flags.has(Flags::SLOWED) {
+            // What the peer says is of no interest any more, but for its Close frame.
+            self.meters.forgive(token, self.tick);
+        }
     }
 }

@@ -82,10 +82,20 @@ impl<D: Driver, H: Handler> Core<D, H> {
             Phase::Finishing if slot.flags.has(Flags::EOF) => {
                 return self.abort(token, CloseReason::Disconnected);
             }
+            // The server ends the transport first (RFC 6455 §7.1.1), and need not wait for the peer: what
+            // would be answered with a reset, which could overtake our last bytes, will not come.
+            // Within TLS the peer may still say so.
+            Phase::Finishing
+                if slot.session.role() == Role::Server
+                    && slot.session.is_closed_by_both()
+                    && !slot.flags.has(Flags::TLS) =>
+            {
+                return self.abort(token, CloseReason::Local);
+            }
             Phase::Finishing => {
-                slot.phase = Phase::Lingering;
+                self.common.enter(slot, Phase::Lingering);
                 slot.since = self.common.tick;
-                // The server ends the transport first (RFC 6455 §7.1.1); a client waits for it.
+                // A client waits for the server to end the transport.
                 if slot.session.role() == Role::Server {
                     self.driver.shutdown(token);
                 }
@@ -95,9 +105,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 }
                 self.common.release_idle_work(slot, token);
                 self.arm_within(token, self.common.deadlines.close_ms);
-                return;
+                return self.tell_stream_ended(token);
             }
-            Phase::Open if slot.flags.take(Flags::WANTS_DRAIN) => {
+            Phase::Open | Phase::Stream if slot.flags.take(Flags::WANTS_DRAIN) => {
                 if let Some(state) = state.as_mut() {
                     self.handler.drain(&mut Conn { token, slot, state, common: &mut self.common });
                 }
@@ -114,11 +124,20 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.common.release_idle_work(slot, token);
     }
 
+    /// A response that went on has been sent to its end.
+    fn tell_stream_ended(&mut self, token: Token) {
+        let draining = self.common.draining;
+        let Some(mut party) = self.party(token) else { return };
+        party.tell_close(if draining { CloseReason::Shutdown } else { CloseReason::Local });
+    }
+
     /// Receives again from a connection whose queue has become short.
-    fn resume(&mut self, token: Token) {
+    pub(super) fn resume(&mut self, token: Token) {
         let resume_below = self.common.limits.pause_receive_bytes as usize / 2 + 1;
         let Some((slot, _)) = self.table.get(token) else { return };
-        if self.common.queued(slot) >= resume_below || !slot.flags.take(Flags::PAUSED) {
+        // Whose request is answered later is not read from before, if more than that came.
+        let waits = slot.phase == Phase::Deferred || slot.flags.has(Flags::SLOWED);
+        if waits || self.common.queued(slot) >= resume_below || !slot.flags.take(Flags::PAUSED) {
             return;
         }
         self.driver.resume(token);
@@ -152,10 +171,14 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// read is not read from, and what has a deadline gets its timer.
     pub(super) fn settle(&mut self, token: Token) {
         let Some((slot, _)) = self.table.get(token) else { return };
-        if matches!(slot.phase, Phase::Open | Phase::Head)
-            && !slot.flags.has(Flags::PAUSED)
-            && self.common.queued(slot) >= self.common.limits.pause_receive_bytes as usize
-        {
+        let too_much = match slot.phase {
+            Phase::Open | Phase::Head => {
+                self.common.queued(slot) >= self.common.limits.pause_receive_bytes as usize
+            }
+            Phase::Deferred => self.common.existing_work(slot).is_some_and(|work| !work.carry.is_empty()),
+            _ => false,
+        };
+        if too_much && !slot.flags.has(Flags::PAUSED) {
             slot.flags.set(Flags::PAUSED);
             self.common.stats.receive_pauses.add(1);
             self.driver.pause(token);
@@ -167,6 +190,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             && slot.session.state() == State::Open
             && !slot.session.is_inside_message()
             && slot.links.is_armed()
+            && !self.common.lifetimes.is_on()
             && ahead <= ticks(self.common.deadlines.idle_ms) as i32;
         if !settled {
             self.arm_for_state(token);

@@ -6,6 +6,7 @@ use super::common::Common;
 use super::slot::{Flags, Phase, Slot};
 use crate::driver::Token;
 use crate::handler::{CloseReason, Conn, ConnId, Handler};
+use crate::ws::Role;
 
 /// See the module's documentation.
 pub(super) struct Party<'a, H: Handler> {
@@ -37,9 +38,12 @@ impl<H: Handler> Party<'_, H> {
 
     /// Opens the handler's side.
     pub fn tell_open(&mut self, state: H::State) {
-        self.slot.phase = Phase::Open;
+        self.common.enter(self.slot, Phase::Open);
         self.slot.flags.set(Flags::HANDLER_OWED);
         self.slot.last_seen = self.common.tick;
+        if self.slot.session.role() == Role::Server {
+            self.common.lifetimes.begin(self.token.slot, self.token.generation, self.common.tick);
+        }
         self.common.stats.upgrades.add(1);
         self.common.stats.websockets.add(1);
         if self.slot.flags.has(Flags::TLS) {
@@ -58,20 +62,19 @@ impl<H: Handler> Party<'_, H> {
         }
         let Some(state) = self.state.take() else { return };
         let stats = &self.common.stats;
-        stats.websockets.sub(1);
-        stats.count_close(reason.code());
-        match reason {
-            CloseReason::Violation(_) => stats.violations.add(1),
-            CloseReason::Timeout(_) => stats.timeouts.add(1),
-            CloseReason::Disconnected => stats.disconnects.add(1),
-            _ => {}
+        let is_stream = self.slot.flags.has(Flags::HTTP);
+        if is_stream {
+            stats.streams.sub(1);
+        } else {
+            stats.websockets.sub(1);
         }
+        stats.count_close(&reason, !is_stream);
         self.handler.close(ConnId::new(self.common.shard, self.token), state, reason);
     }
 
     /// From here on input is discarded; FIN follows the last queued byte.
     pub fn finishing(&mut self) {
-        self.slot.phase = Phase::Finishing;
+        self.common.enter(self.slot, Phase::Finishing);
         self.slot.since = self.common.tick;
         self.common.mark_dirty(self.slot, self.token);
     }

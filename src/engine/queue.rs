@@ -9,6 +9,7 @@
 
 use super::pool::Pool;
 use crate::driver::SendBuf;
+use crate::ws::{self, Kind, MAX_HEADER};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -64,6 +65,23 @@ impl Queue {
         let written = own.len() - before;
         self.bytes += written;
         written
+    }
+
+    /// Appends a message's frame, unmasked, to bytes that wait already; how many bytes it is. `None` if
+    /// nothing waits, or for want of room in the buffer or in a queue of `max_bytes`.
+    #[inline]
+    pub fn append_behind(&mut self, max_bytes: usize, kind: Kind, payload: &[u8]) -> Option<usize> {
+        let SendBuf::Owned(own) = &mut self.first else { return None };
+        let before = own.len();
+        let most = MAX_HEADER + payload.len();
+        let fits = own.capacity() - before >= most && self.bytes + most <= max_bytes;
+        if before == 0 || !fits || !self.behind.is_empty() {
+            return None;
+        }
+        ws::encode_message(own, kind, payload, None);
+        let written = own.len() - before;
+        self.bytes += written;
+        Some(written)
     }
 
     /// Appends a frame that goes to others as well.

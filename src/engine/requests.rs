@@ -3,10 +3,11 @@
 //! A request that came whole is parsed where it lies; only one that came in pieces is copied, into
 //! the connection's carry buffer, which is bounded by the limits on heads and bodies.
 
+use super::deferred::Exchange;
 use super::party::Party;
 use super::receive::Outcome;
-use super::slot::Flags;
-use crate::handler::{Accept, ConnectError, Decision, Handler, Request};
+use super::slot::{Entry, Flags};
+use crate::handler::{Accept, ConnectError, Decision, Handler, ReplyKind, Request};
 use crate::http::{self, Body, HEADER_SLOT, Head, HeadScanner, MAX_HEADERS, Response};
 use crate::ws::deflate::DeflateParams;
 use crate::ws::handshake::{self, Offer};
@@ -17,13 +18,15 @@ const HANDSHAKE_RECORD: u8 = 22;
 const NO_TLS: [u8; 7] = [21, 3, 1, 0, 2, 2, 70];
 
 /// Where serving requests stopped.
-enum Served {
-    /// What is left is not a whole request, or has to wait for the outbox.
+pub(super) enum Served {
+    /// What is left is not a whole request, or has to wait: for the outbox, or for an earlier answer.
     Rest,
     /// An upgrade was accepted; what is left are frames.
     Open,
     /// The last answer is queued; what is left is discarded.
     Ended,
+    /// There is nothing to say to the peer.
+    Broken,
 }
 
 /// What became of the request at the front.
@@ -32,6 +35,8 @@ pub(super) enum Next {
     Wait,
     /// It was answered and was this many bytes long.
     Request(usize),
+    /// Its answer was put off; it was this many bytes long.
+    Deferred(usize),
     /// It was an upgrade, this many bytes long.
     Open(usize),
     /// It was the last.
@@ -61,11 +66,12 @@ impl<H: Handler> Party<'_, H> {
         outcome
     }
 
-    fn go_on(&mut self, rest: &mut [u8], served: Served) -> Outcome {
+    pub(super) fn go_on(&mut self, rest: &mut [u8], served: Served) -> Outcome {
         match served {
             Served::Open if rest.is_empty() => Outcome::Continue,
             Served::Open => self.take_frames(rest),
             Served::Ended => Outcome::Ended,
+            Served::Broken => Outcome::Abort,
             Served::Rest => {
                 if !rest.is_empty() {
                     let mut carry = self.common.pool.take(rest.len());
@@ -79,7 +85,10 @@ impl<H: Handler> Party<'_, H> {
 
     /// Answers the whole requests at the front of `buf`; returns how many bytes they were.
     fn serve(&mut self, buf: &[u8]) -> (usize, Served) {
-        let mut at = 0;
+        let mut at = match self.take_proxy_header(buf) {
+            Ok(bytes) => bytes,
+            Err(served) => return (0, served),
+        };
         loop {
             let rest = &buf[at..];
             let put_off = self.common.queued(self.slot) >= self.common.limits.pause_receive_bytes as usize;
@@ -89,8 +98,34 @@ impl<H: Handler> Party<'_, H> {
             match self.request(rest) {
                 Next::Wait => return (at, Served::Rest),
                 Next::Request(bytes) => at += bytes,
+                Next::Deferred(bytes) => return (at + bytes, Served::Rest),
                 Next::Open(bytes) => return (at + bytes, Served::Open),
                 Next::Ended => return (buf.len(), Served::Ended),
+            }
+        }
+    }
+
+    /// Takes the header that a trusted proxy begins with; tells how many bytes it was.
+    pub(super) fn take_proxy_header(&mut self, buf: &[u8]) -> Result<usize, Served> {
+        if !self.slot.entry.has(Entry::PROXY_DUE) {
+            return Ok(0);
+        }
+        match http::parse_proxy(buf) {
+            Ok(None) => Err(Served::Rest),
+            Ok(Some(header)) => {
+                self.slot.entry.take(Entry::PROXY_DUE);
+                if header.source.is_some_and(|source| !self.common.enter_behind_proxy(self.slot, source)) {
+                    if self.slot.flags.has(Flags::TLS) {
+                        return Err(Served::Broken);
+                    }
+                    self.refuse(self.common.refusal());
+                    return Err(Served::Ended);
+                }
+                Ok(header.bytes)
+            }
+            Err(_) => {
+                self.common.stats.proxy_headers_invalid.add(1);
+                Err(Served::Broken)
             }
         }
     }
@@ -122,6 +157,7 @@ impl<H: Handler> Party<'_, H> {
             Err(error) => return self.refuse(error.into()),
         };
         if handshake::is_upgrade(&head) {
+            self.common.end_handshake(self.slot);
             return self.upgrade(&head, head_bytes);
         }
         let body_bytes = match head.body() {
@@ -153,25 +189,50 @@ impl<H: Handler> Party<'_, H> {
 
     fn answer_request(&mut self, head: &Head<'_>, body: &[u8], whole: usize) -> Next {
         let peer = self.common.peers.get(self.slot);
+        self.common.end_handshake(self.slot);
         self.common.stats.http_requests.add(1);
-        let response = self.handler.http(&Request {
+        self.common.last_request = self.common.last_request.wrapping_add(1);
+        let ticket = self.ticket();
+        let reply = self.handler.http(&Request {
             head,
             body,
             peer,
             offer: None,
+            ticket,
             #[cfg(feature = "tls")]
             tls: self.common.tls.info(self.token.slot),
         });
-        let keep_alive = head.keep_alive() && !response.is_closing() && !self.common.draining;
-        let head_only = head.method() == "HEAD";
-        self.append(256 + response.content().len(), |out| response.encode(out, head_only, keep_alive));
         self.forget_request();
+        let exchange = Exchange { keep_alive: head.keep_alive(), head_only: head.method() == "HEAD" };
+        let response = match reply.0 {
+            ReplyKind::Stream { response, state } if response.may_have_body() && !self.common.draining => {
+                self.begin_stream(head, &response, state);
+                return Next::Ended;
+            }
+            ReplyKind::Later { state, within } if !self.common.draining => {
+                return if self.defer(state, within, exchange) { Next::Deferred(whole) } else { Next::Ended };
+            }
+            ReplyKind::Later { state, .. } => {
+                self.handler.abandoned(ticket, state);
+                going_away()
+            }
+            ReplyKind::Stream { response, .. } if response.may_have_body() => going_away(),
+            ReplyKind::Stream { response, .. } | ReplyKind::Now(response) => response,
+        };
+        if self.queue_response(&response, exchange) { Next::Request(whole) } else { Next::Ended }
+    }
+
+    /// Queues the answer to a request; tells whether the connection stays for another.
+    pub(super) fn queue_response(&mut self, response: &Response, exchange: Exchange) -> bool {
+        let keep_alive = exchange.keep_alive && !response.is_closing() && !self.common.draining;
+        self.append(256 + response.content().len(), |out| {
+            response.encode(out, exchange.head_only, keep_alive);
+        });
         self.slot.since = self.common.tick;
-        if keep_alive {
-            return Next::Request(whole);
+        if !keep_alive {
+            self.finishing();
         }
-        self.finishing();
-        Next::Ended
+        keep_alive
     }
 
     fn forget_request(&mut self) {
@@ -199,12 +260,19 @@ impl<H: Handler> Party<'_, H> {
     fn upgrade(&mut self, head: &Head<'_>, head_bytes: usize) -> Next {
         match self.decide(head) {
             Ok(accept) => {
-                if accept.stream {
-                    self.slot.flags.set(Flags::STREAM);
-                }
                 self.forget_request();
-                self.tell_open(accept.state);
-                Next::Open(head_bytes)
+                self.slot.flags.assign(Flags::STREAM, accept.stream);
+                let Some(within) = accept.later else {
+                    self.tell_open(accept.state);
+                    return Next::Open(head_bytes);
+                };
+                // What was queued as an answer is one only when it is accepted.
+                let exchange = Exchange { keep_alive: false, head_only: false };
+                if self.defer(accept.state, within, exchange) {
+                    Next::Deferred(head_bytes)
+                } else {
+                    Next::Ended
+                }
             }
             Err(response) => {
                 self.common.stats.upgrades_refused.add(1);
@@ -213,18 +281,20 @@ impl<H: Handler> Party<'_, H> {
         }
     }
 
-    /// Asks the handler and queues the 101 response if it accepts.
+    /// Asks the handler. If it accepts, the 101 response is queued; if it decides later, it is kept.
     fn decide(&mut self, head: &Head<'_>) -> Result<Accept<H::State>, Response> {
         if self.common.draining {
-            return Err(Response::text(503, "The server is going away.\n"));
+            return Err(going_away());
         }
         let mut offer = handshake::evaluate(head, &self.common.origin)?;
         let peer = self.common.peers.get(self.slot);
+        self.common.last_request = self.common.last_request.wrapping_add(1);
         let request = Request {
             head,
             body: &[],
             peer,
             offer: Some(&offer),
+            ticket: self.ticket(),
             #[cfg(feature = "tls")]
             tls: self.common.tls.info(self.token.slot),
         };
@@ -246,12 +316,17 @@ impl<H: Handler> Party<'_, H> {
             return Err(Response::text(500, "The server chose a subprotocol that was not offered.\n"));
         }
         let mut written = Ok(());
-        self.append(256, |out| written = offer.write_response(out, subprotocol, &accept.headers));
+        let mut write = |out: &mut Vec<u8>| written = offer.write_response(out, subprotocol, &accept.headers);
+        if accept.later.is_none() {
+            self.append(256, write);
+        } else {
+            write(&mut self.common.work(self.slot).acceptance);
+        }
         debug_assert!(written.is_ok());
         Ok(())
     }
 
-    /// Remembers what the handshake agreed upon.
+    /// Remembers what the handshake agreed upon, or will have if it is accepted.
     fn agreed(&mut self, deflate: Option<DeflateParams>) {
         if let Some(params) = deflate {
             self.slot.session.agree_deflate(params);
@@ -287,4 +362,8 @@ impl<H: Handler> Party<'_, H> {
             }
         }
     }
+}
+
+fn going_away() -> Response {
+    Response::text(503, "The server is going away.\n")
 }

@@ -14,6 +14,7 @@ use super::outbound::ConnectError;
 use super::party::Party;
 use super::pool::Pool;
 use super::receive::Outcome;
+use super::requests::Served;
 use super::slot::{Flags, Phase, Slot};
 use crate::driver::{Driver, SendBuf, Token};
 use crate::handler::{CloseReason, Handler};
@@ -114,10 +115,12 @@ impl<H: Handler> Party<'_, H> {
         if !matches!(self.slot.phase, Phase::Securing | Phase::Connecting) {
             return Outcome::Continue;
         }
+        let (mut kept, mut used) = match self.take_kept() {
+            Ok(kept) => (kept, 0),
+            Err(outcome) => return outcome,
+        };
         let Common { tls, pool, .. } = &mut *self.common;
         let Some(side) = tls.side(self.token.slot) else { return Outcome::Continue };
-        side.is_waiting = false;
-        let (mut kept, mut used) = (std::mem::take(&mut side.kept), 0);
         if side.out.capacity() == 0 {
             side.out = pool.take(SHAKE_BYTES);
         }
@@ -160,6 +163,31 @@ impl<H: Handler> Party<'_, H> {
         }
     }
 
+    /// What has come for the handshake, without the header that a trusted proxy puts before it.
+    fn take_kept(&mut self) -> Result<Vec<u8>, Outcome> {
+        let Some(side) = self.common.tls.side(self.token.slot) else { return Err(Outcome::Continue) };
+        side.is_waiting = false;
+        let mut kept = std::mem::take(&mut side.kept);
+        match self.take_proxy_header(&kept) {
+            Ok(bytes) => drop(kept.drain(..bytes)),
+            Err(Served::Rest) => {
+                if let Some(side) = self.common.tls.side(self.token.slot) {
+                    side.kept = kept;
+                }
+                return Err(Outcome::Continue);
+            }
+            Err(_) => {
+                self.common.pool.give(kept);
+                return Err(Outcome::Abort);
+            }
+        }
+        if kept.is_empty() {
+            self.common.pool.give(kept);
+            return Err(Outcome::Continue);
+        }
+        Ok(kept)
+    }
+
     /// The handshake is done: HTTP begins.
     fn shaken(&mut self, info: Box<TlsInfo>) {
         let Common { tls, stats, tick, .. } = &mut *self.common;
@@ -168,11 +196,13 @@ impl<H: Handler> Party<'_, H> {
         stats.tls_handshakes.add(1);
         stats.tls_resumed.add(info.is_resumed().into());
         if self.slot.phase == Phase::Securing {
-            self.slot.phase = Phase::Head;
             self.slot.since = *tick;
             if let Some(side) = tls.side(self.token.slot) {
                 side.info = Some(info);
             }
+        }
+        if self.slot.phase == Phase::Securing {
+            self.common.enter(self.slot, Phase::Head);
         }
         // A client's request waits.
         self.common.mark_dirty(self.slot, self.token);
@@ -185,7 +215,7 @@ impl<H: Handler> Party<'_, H> {
         tls.shaking -= 1;
         tls.remove(self.token.slot, pool);
         self.slot.flags.take(Flags::TLS);
-        self.slot.phase = Phase::Head;
+        self.common.enter(self.slot, Phase::Head);
         self.refuse(Response::text(400, "This port speaks TLS: use https:// or wss://.\n"));
         Outcome::Ended
     }

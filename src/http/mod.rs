@@ -3,14 +3,22 @@
 //! HTTP/1.1 (RFC 9110, RFC 9112) as far as an endpoint needs it that serves health checks, metrics
 //! and a page beside its WebSockets. Sans-IO: slices in, bytes out.
 
+mod chunk;
+mod event;
 mod head;
+mod proxy;
 mod response;
+mod router;
 mod scan;
 
+pub use event::Event;
 pub use head::{Body, HEADER_SLOT, Head, HeaderSlot, MAX_HEADERS, parse_request};
+pub use proxy::{InvalidProxyHeader, ProxyHeader, parse_proxy};
 pub use response::{Headers, InvalidHeader, Response, reason_phrase};
+pub use router::{Found, RouteError, Router, percent_decode};
 pub use scan::HeadScanner;
 
+pub(crate) use chunk::{CHUNK_OVERHEAD_BYTES, LAST_CHUNK, chunk_content, write_chunk};
 pub(crate) use head::is_authority;
 pub(crate) use response::encode_field;
 

@@ -71,6 +71,11 @@ impl Headers {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 
+    /// The first field of this name, compared without case.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
     pub(crate) fn push_managed(&mut self, name: &'static str, value: &'static str) {
         self.0.push((name.into(), value.into()));
     }
@@ -111,13 +116,14 @@ pub struct Response {
     headers: Headers,
     body: Bytes,
     close: bool,
+    events: bool,
 }
 
 impl Response {
     /// A response without headers and body. `status` is 200–599; others become 500.
     pub fn new(status: u16) -> Self {
         let status = if (200..600).contains(&status) { status } else { 500 };
-        Self { status, headers: Headers::default(), body: Bytes::new(), close: false }
+        Self { status, headers: Headers::default(), body: Bytes::new(), close: false, events: false }
     }
 
     /// A response with a text body, `Content-Type: text/plain; charset=utf-8`.
@@ -135,6 +141,14 @@ impl Response {
     pub fn upgrade_required() -> Self {
         Self::text(426, "This path speaks WebSocket: send an upgrade request.\n")
             .managed_header("Upgrade", "websocket")
+    }
+
+    /// 200 with a stream of server-sent events, for [`Reply::stream`](crate::Reply::stream). Caches and
+    /// nginx are told to let each event through at once.
+    pub fn events() -> Self {
+        let response = Self::new(200).header("Content-Type", "text/event-stream");
+        let response = response.header("Cache-Control", "no-store").header("X-Accel-Buffering", "no");
+        Self { events: true, ..response }
     }
 
     /// Sets the body and adds its `Content-Type`. Takes `Vec<u8>`, `String`, `&'static str`,
@@ -199,6 +213,16 @@ impl Response {
         self.close
     }
 
+    /// Whether it is one of [`events`](Self::events).
+    pub fn is_events(&self) -> bool {
+        self.events
+    }
+
+    /// Whether a body may follow the head (RFC 9110 §6.4.1).
+    pub(crate) fn may_have_body(&self) -> bool {
+        !matches!(self.status, 204 | 304)
+    }
+
     pub(crate) fn managed_header(mut self, name: &'static str, value: &'static str) -> Self {
         self.headers.push_managed(name, value);
         self
@@ -208,14 +232,7 @@ impl Response {
     /// `Connection: close` unless `keep_alive` and nothing [closes](Self::closing).
     pub fn encode(&self, out: &mut Vec<u8>, head_only: bool, keep_alive: bool) {
         let status = self.status;
-        let digits =
-            [b'0' + (status / 100) as u8, b'0' + (status / 10 % 10) as u8, b'0' + (status % 10) as u8];
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(&digits);
-        out.push(b' ');
-        out.extend_from_slice(reason_phrase(status).as_bytes());
-        out.extend_from_slice(b"\r\n");
-        self.headers.encode(out);
+        self.encode_start(out);
         let connection = match (keep_alive && !self.close, status) {
             // A sender of Upgrade lists it in Connection (RFC 9110 §7.8), and 426 has one.
             (true, 426) => "keep-alive, upgrade",
@@ -225,13 +242,37 @@ impl Response {
         };
         encode_field(out, "Connection", connection);
         // 204 has no length and 304's would be another response's (RFC 9110 §8.6).
-        if !matches!(status, 204 | 304) {
+        if self.may_have_body() {
             encode_field(out, "Content-Length", &self.body.len().to_string());
         }
         out.extend_from_slice(b"\r\n");
-        if !head_only && !matches!(status, 204 | 304) {
+        if !head_only && self.may_have_body() {
             out.extend_from_slice(&self.body);
         }
+    }
+
+    /// Appends the head of a response whose body has no end yet. It comes in chunks, or ends with the
+    /// connection.
+    pub(crate) fn encode_stream_head(&self, out: &mut Vec<u8>, chunked: bool) {
+        self.encode_start(out);
+        if chunked {
+            encode_field(out, "Transfer-Encoding", "chunked");
+        }
+        encode_field(out, "Connection", "close");
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// The status line and the fields that were added.
+    fn encode_start(&self, out: &mut Vec<u8>) {
+        let status = self.status;
+        let digits =
+            [b'0' + (status / 100) as u8, b'0' + (status / 10 % 10) as u8, b'0' + (status % 10) as u8];
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(&digits);
+        out.push(b' ');
+        out.extend_from_slice(reason_phrase(status).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        self.headers.encode(out);
     }
 }
 

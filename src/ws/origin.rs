@@ -2,6 +2,7 @@
 
 use super::handshake::Refusal;
 use crate::config::OriginPolicy;
+use crate::http::Head;
 
 /// Judges the request's `Origin` field. `host` is the authority that the request was sent to.
 pub(super) fn check(origin: Option<&[u8]>, host: &str, policy: &OriginPolicy) -> Result<(), Refusal> {
@@ -19,6 +20,12 @@ pub(super) fn check(origin: Option<&[u8]>, host: &str, policy: &OriginPolicy) ->
         },
     };
     if admitted { Ok(()) } else { Err(Refusal::OriginForeign) }
+}
+
+/// Whether the request's `Origin`, if it has one, is that of a page from the host that was asked.
+pub(crate) fn is_same_origin(head: &Head<'_>) -> bool {
+    let host = head.authority().unwrap_or_default();
+    head.single("origin").is_ok_and(|origin| check(origin, host, &OriginPolicy::SameOrigin).is_ok())
 }
 
 /// Whether two serialized origins are one (RFC 6454 §5), default ports filled in.

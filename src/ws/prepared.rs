@@ -2,6 +2,7 @@
 
 use super::frame::{RSV1, encode_deflated, encode_message};
 use super::{Kind, Message};
+use crate::http::Event;
 use bytes::Bytes;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -27,6 +28,9 @@ struct Inner {
     plain: OnceLock<Bytes>,
     /// By the window's bits, from 8.
     deflated: [OnceLock<Bytes>; 8],
+    /// As a chunk.
+    event: OnceLock<Bytes>,
+    event_id: Option<Box<str>>,
 }
 
 enum Source {
@@ -34,6 +38,13 @@ enum Source {
     Binary(Bytes),
     /// Another shard's, or that of all shards.
     Same(Prepared),
+}
+
+impl Inner {
+    fn new(message: Source) -> Self {
+        let (plain, deflated, event) = Default::default();
+        Self { message, plain, deflated, event, event_id: None }
+    }
 }
 
 impl Prepared {
@@ -47,8 +58,15 @@ impl Prepared {
         Self::new(Source::Binary(bytes.into()))
     }
 
+    /// A text message that goes to streams of events ([`Response::events`](crate::http::Response::events))
+    /// with this id, from which a client that comes again goes on.
+    pub fn text_with_event_id(text: impl Into<String>, id: impl Into<String>) -> Self {
+        let id = Some(id.into().into_boxed_str());
+        Self(Arc::new(Inner { event_id: id, ..Inner::new(Source::Text(text.into())) }))
+    }
+
     fn new(message: Source) -> Self {
-        Self(Arc::new(Inner { message, plain: OnceLock::new(), deflated: Default::default() }))
+        Self(Arc::new(Inner::new(message)))
     }
 
     /// What is sent.
@@ -92,6 +110,25 @@ impl Prepared {
             encode_message(&mut frame, kind, payload, None);
             frame.into()
         })
+    }
+
+    /// A text message as one chunk with one event.
+    pub(crate) fn event(&self) -> Option<&Bytes> {
+        let (Message::Text(text), id) = (self.message(), self.event_id()) else { return None };
+        Some(self.0.event.get_or_init(|| {
+            let event = Event::data(text);
+            let event = id.map_or(event, |id| event.id(id));
+            let mut chunk = Vec::with_capacity(event.max_bytes() + 32);
+            event.encode_chunk(&mut chunk);
+            chunk.into()
+        }))
+    }
+
+    fn event_id(&self) -> Option<&str> {
+        match &self.0.message {
+            Source::Same(origin) => origin.event_id(),
+            _ => self.0.event_id.as_deref(),
+        }
     }
 
     /// Compressed payload bytes of a frame of this message, if it is compressed.

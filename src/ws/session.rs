@@ -157,6 +157,8 @@ const LAST_FRAME: u32 = 1 << 7;
 const DEFLATED: u32 = 1 << 8;
 /// The ends agreed upon permessage-deflate, with the parameters in eight bits from `PARAMS_SHIFT`.
 const DEFLATE_AGREED: u32 = 1 << 9;
+/// The input ended with a Close frame.
+const CLOSE_TAKEN: u32 = 1 << 10;
 const PARAMS_SHIFT: u32 = 16;
 /// What was settled by the handshake and does not change.
 const SETTLED: u32 = CLIENT | DEFLATE_AGREED | 0xff << PARAMS_SHIFT;
@@ -210,6 +212,20 @@ impl Session {
         }
     }
 
+    /// Whether messages are sent as they are, unmasked: a server's, uncompressed, before any Close frame.
+    #[inline]
+    pub const fn sends_plainly(&self) -> bool {
+        !self.has(CLIENT | CLOSE_SENT | INPUT_ENDED | DEFLATE_AGREED)
+    }
+
+    /// Whether both Close frames have passed: the peer has promised to send no more (§5.5.1), and
+    /// waits for the server to end the transport (§7.1.1).
+    #[inline]
+    pub const fn is_closed_by_both(&self) -> bool {
+        const BOTH: u32 = CLOSE_SENT | CLOSE_TAKEN;
+        self.bits & BOTH == BOTH
+    }
+
     /// Whether a message has begun and has not yet come to its end: an assembly deadline runs.
     #[inline]
     pub const fn is_inside_message(&self) -> bool {
@@ -258,10 +274,11 @@ impl Session {
         at: &mut usize,
         limits: &DecodeLimits,
     ) -> Result<Option<Item>, Violation> {
-        // Whole messages from a client with the short length form, between messages: the traffic
-        // that is bound by time per frame.
+        // Whole messages with the short length form, between messages: the traffic that is bound by
+        // time per frame.
         const HEADER: usize = 6;
-        if self.bits & !(CLOSE_SENT | SETTLED & !CLIENT) == 0
+        let unsettled = self.bits & !(CLOSE_SENT | SETTLED & !CLIENT);
+        if unsettled == 0
             && let Some(&[b0, b1, m0, m1, m2, m3]) = input.get(*at..).and_then(<[u8]>::first_chunk)
         {
             let payload_len = usize::from(b1 ^ MASKED); // 128 and more if not masked
@@ -277,6 +294,17 @@ impl Session {
                     return Ok(Some(Item::Message { kind, payload }));
                 }
                 return Err(self.end_input(Violation::InvalidUtf8, input, at));
+            }
+        }
+        if unsettled == CLIENT
+            && let Some(&[0x82, payload_len]) = input.get(*at..).and_then(<[u8]>::first_chunk)
+            && usize::from(payload_len) <= MAX_CONTROL_PAYLOAD
+            && limits.admit(payload_len.into())
+        {
+            let payload = *at + 2..*at + 2 + usize::from(payload_len);
+            if payload.end <= input.len() {
+                *at = payload.end;
+                return Ok(Some(Item::Message { kind: Kind::Binary, payload }));
             }
         }
         if *at == input.len() {
@@ -524,7 +552,7 @@ impl Session {
             }
         };
         *at = input.len();
-        self.bits |= INPUT_ENDED;
+        self.bits |= INPUT_ENDED | CLOSE_TAKEN;
         let reason = if code.is_some() { payload.start + 2..payload.end } else { payload };
         Ok(Item::Close { code, reason })
     }

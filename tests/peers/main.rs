@@ -41,6 +41,7 @@ on_both_drivers!(
     node_ws_compressed,
     python_websockets,
     python_websockets_compressed,
+    ringwire_js,
     chromium_on_the_page,
     autobahn_server,
     autobahn_client,
@@ -73,6 +74,12 @@ fn python_websockets(driver: &str) {
 fn python_websockets_compressed(driver: &str) {
     let server = Serve::start(driver, &[TALK, &["--compress"]].concat());
     server.talked_to_by_with(python("tests/peers/python/peer.py"), &["compressed"]);
+}
+
+fn ringwire_js(driver: &str) {
+    let mut node = node("tests/peers/node/client.mjs");
+    node.args([ringwire(), driver.into()]);
+    assert_succeeds(node, 180);
 }
 
 fn chromium_on_the_page(driver: &str) {

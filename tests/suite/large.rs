@@ -21,7 +21,7 @@ fn expect_variations(peer: &mut Peer, message: &[u8]) {
 
 on_every_driver! {
     fn a_message_is_sent_twice_in_part_and_between_others(on) {
-        // Room for what one turn may receive, three times over.
+        // A turn may bring all three messages, each of which is answered by three times its bytes.
         let limits = Limits { max_outbox_bytes: 16 << 20, ..Limits::default() };
         let stage = Stage::new(on, Setup { limits, ..Setup::default() });
         let mut peer = stage.open("/variations");

@@ -27,6 +27,7 @@ macro_rules! on_every_driver {
 }
 
 mod addresses;
+mod admission;
 mod attacks;
 mod backpressure;
 mod broadcast;
@@ -36,16 +37,23 @@ mod callbacks;
 mod client_tls;
 mod closing;
 mod deadlines;
+mod deferred;
 mod exhaustion;
 mod far_end;
 mod handshake;
 mod http;
+mod http_soak;
 mod large;
+mod lifetime;
 mod messages;
+mod metrics;
 mod outbound;
 mod peer;
+mod proxy;
+mod rates;
 mod remote;
 mod service;
 mod shutdown;
 mod soak;
 mod stage;
+mod streams;

@@ -304,6 +304,14 @@ impl Peer {
         (head[0], self.take(len as usize))
     }
 
+    /// A ping of the engine's comes next; its payload.
+    #[track_caller]
+    pub fn expect_ping(&mut self) -> Vec<u8> {
+        let (b0, payload) = self.next_frame();
+        assert_eq!((b0, payload.len()), (0x89, 4), "no ping: {}", printable(&payload));
+        payload
+    }
+
     /// A Close frame of this code comes next; its reason.
     #[track_caller]
     pub fn expect_close(&mut self, code: u16) -> String {
@@ -393,6 +401,25 @@ impl Peer {
             answer.body = self.take(bytes);
         }
         answer
+    }
+
+    /// The content of the next chunk of a body; empty for the last.
+    #[track_caller]
+    pub fn next_chunk(&mut self) -> Vec<u8> {
+        let mut size = Vec::new();
+        while !size.ends_with(b"\r\n") {
+            size.extend(self.take(1));
+        }
+        let digits = std::str::from_utf8(&size[..size.len() - 2]).unwrap();
+        let content = self.take(usize::from_str_radix(digits, 16).unwrap());
+        self.expect(b"\r\n");
+        content
+    }
+
+    /// This chunk comes next.
+    #[track_caller]
+    pub fn expect_chunk(&mut self, content: &str) {
+        assert_eq!(printable(&self.next_chunk()), printable(content.as_bytes()));
     }
 
     /// An HTTP error, then FIN.

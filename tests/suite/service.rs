@@ -1,9 +1,9 @@
 //! The handler under test: an echo that can be told to do other things, and a log of all it saw.
 
-use ringwire::http::Response;
+use ringwire::http::{Event, Response};
 use ringwire::{
     ClientRequest, CloseCode, CloseReason, Conn, ConnId, ConnectError, Fragment, Handler, Message, Prepared,
-    Remote, Request, SendResult, Shard, ShardInfo, Upgrade,
+    Remote, Reply, Request, SendResult, Shard, ShardInfo, Ticket, Transport, Upgrade,
 };
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -31,6 +31,8 @@ pub struct Shared {
     /// Tag and event, in order.
     log: Vec<(String, String)>,
     pub ids: HashMap<String, ConnId>,
+    /// Of requests that are answered later.
+    pub tickets: HashMap<String, Ticket>,
     pub asks: VecDeque<Ask>,
 }
 
@@ -149,6 +151,10 @@ impl From<SendResult> for SendResult2 {
     }
 }
 
+fn milliseconds(request: &Request<'_>) -> Duration {
+    Duration::from_millis(parameter(request.query(), "ms").map_or(60_000, |ms| ms.parse().unwrap()))
+}
+
 fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
     query?.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
@@ -176,6 +182,15 @@ impl Handler for Service {
             "/unoffered" => Upgrade::accept(visitor).subprotocol("unoffered"),
             "/members" => {
                 Upgrade::reject(Response::text(401, "who are you?\n").header("WWW-Authenticate", "Basic"))
+            }
+            "/later" => {
+                self.notes.lock().tickets.insert(visitor.tag.clone(), request.ticket());
+                let within = milliseconds(request);
+                let chosen = request.subprotocols().find(|offered| *offered == "chat");
+                match chosen {
+                    Some(chosen) => Upgrade::later(visitor, within).subprotocol(chosen),
+                    None => Upgrade::later(visitor, within),
+                }
             }
             "/stream" => Upgrade::accept(visitor).stream_fragments(),
             "/whence" => {
@@ -210,6 +225,11 @@ impl Handler for Service {
         match path.as_str() {
             "/greet-from-afar" => self.remote.send_text(conn.id(), "from afar").unwrap(),
             "/greet" => drop(conn.send_text("welcome")),
+            "/events" => {
+                assert_eq!(conn.transport(), Transport::Events);
+                conn.send_event(&Event::data("welcome").id("1").name("hello"));
+            }
+            "/body" => assert_eq!(conn.transport(), Transport::Body),
             "/close-at-open" => conn.close(CloseCode(4001), "not today"),
             _ => {}
         }
@@ -282,8 +302,21 @@ impl Handler for Service {
         shared.ids.insert(format!("{} (closed)", state.tag), id);
     }
 
-    fn http(&mut self, request: &Request<'_>) -> Response {
-        match (request.method(), request.path()) {
+    fn http(&mut self, request: &Request<'_>) -> Reply<Visitor> {
+        let tag = parameter(request.query(), "tag").unwrap_or("-").to_owned();
+        let visitor = Visitor { tag, path: request.path().to_owned() };
+        let response = match (request.method(), request.path()) {
+            (_, "/events") => return Reply::stream(Response::events(), visitor),
+            (_, "/body") => {
+                let begin = Response::text(200, "begin ").header("X-Kind", "body");
+                return Reply::stream(begin, visitor);
+            }
+            (_, "/no-body") => return Reply::stream(Response::new(204), visitor),
+            (_, "/later") => {
+                self.notes.write(&visitor.tag, "later");
+                self.notes.lock().tickets.insert(visitor.tag.clone(), request.ticket());
+                return Reply::later(visitor, milliseconds(request));
+            }
             ("GET" | "HEAD", "/hello") => Response::text(200, "hello\n"),
             ("GET", "/bytes") => {
                 let bytes = request.query().unwrap().parse().unwrap();
@@ -293,7 +326,19 @@ impl Handler for Service {
             (_, "/hello" | "/bytes" | "/post") => Response::text(405, "").header("Allow", "GET, HEAD"),
             ("GET", "/bye") => Response::text(200, "bye\n").closing(),
             _ => Response::text(404, "not here\n"),
-        }
+        };
+        response.into()
+    }
+
+    fn expired(&mut self, ticket: Ticket, state: &mut Visitor) -> Response {
+        assert_eq!(self.notes.lock().tickets[&state.tag], ticket);
+        self.notes.write(&state.tag, "expired");
+        Response::text(504, "too late\n")
+    }
+
+    fn abandoned(&mut self, ticket: Ticket, state: Visitor) {
+        assert_eq!(self.notes.lock().tickets[&state.tag], ticket);
+        self.notes.write(&state.tag, "abandoned");
     }
 
     fn connect_failed(&mut self, state: Visitor, error: ConnectError) {

@@ -6,7 +6,8 @@ use crate::peer::{bare, close, frame, upgrade_request};
 use ringwire::http::Response;
 use ringwire::sim::{Fault, Faults, SimNet, SimPeer, SimRng, Simulation};
 use ringwire::{
-    CloseCode, CloseReason, Conn, ConnId, Deadlines, Handler, Limits, Message, Request, SendResult, Upgrade,
+    CloseCode, CloseReason, Conn, ConnId, Deadlines, Handler, Limits, Message, Reply, Request, SendResult,
+    Upgrade,
 };
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -66,8 +67,8 @@ impl Handler for Echo {
         record.closed.push(format!("{reason:?}"));
     }
 
-    fn http(&mut self, _request: &Request<'_>) -> Response {
-        Response::text(200, "page")
+    fn http(&mut self, _request: &Request<'_>) -> Reply<usize> {
+        Response::text(200, "page").into()
     }
 }
 

@@ -3,10 +3,10 @@
 //! The findings are the crate's own ([`ringwire::doctor`]); this file only adds what `serve` would
 //! do with them.
 
-use crate::json::{self, Object};
 use clap::Args;
 use ringwire::doctor::{Report, probe};
 use ringwire::{DriverChoice, available_cores, simd};
+use serde_json::json;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -72,39 +72,31 @@ impl Findings {
 
     fn json(&self) -> String {
         let report = &self.report;
-        let denial =
-            report.denial.as_ref().map_or("null".to_owned(), |denial| json::string(&denial.to_string()));
-        let features = report.features.iter().map(|feature| {
-            Object::default()
-                .text("name", feature.name)
-                .member("available", &feature.available.to_string())
-                .member("required", &feature.required.to_string())
-                .text("advice", feature.advice)
-                .finish()
-        });
-        let limits = report.limits.iter().map(|limit| {
-            let limit_object = Object::default().text("name", limit.name).text("value", &limit.value);
-            limit_object.text("advice", limit.advice).finish()
-        });
-        let ignored = match &self.forced {
-            Err(error) => json::string(&error.to_string()),
-            Ok(_) => "null".to_owned(),
+        let feature = |feature: &ringwire::doctor::Feature| {
+            json!({
+                "name": feature.name,
+                "available": feature.available,
+                "required": feature.required,
+                "advice": feature.advice,
+            })
         };
-        let simd = Object::default()
-            .text("level", self.simd.name())
-            .member("available", &json::array(simd::available().map(|level| json::string(level.name()))))
-            .member("forced", &matches!(self.forced, Ok(Some(_))).to_string())
-            .member("ignored", &ignored);
-        let object = Object::default()
-            .text("version", env!("CARGO_PKG_VERSION"))
-            .text("kernel", &report.kernel)
-            .text("driver", self.driver)
-            .text("driver_reason", &self.reason)
-            .member("io_uring_denial", &denial)
-            .member("features", &json::array(features))
-            .member("limits", &json::array(limits))
-            .member("cores", &json::array(self.cores.iter().map(usize::to_string)))
-            .member("simd", &simd.finish());
-        object.finish() + "\n"
+        let limit = |limit: &ringwire::doctor::Limit| json!({ "name": limit.name, "value": limit.value, "advice": limit.advice });
+        let findings = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "kernel": report.kernel,
+            "driver": self.driver,
+            "driver_reason": self.reason,
+            "io_uring_denial": report.denial.as_ref().map(ToString::to_string),
+            "features": report.features.iter().map(feature).collect::<Vec<_>>(),
+            "limits": report.limits.iter().map(limit).collect::<Vec<_>>(),
+            "cores": self.cores,
+            "simd": {
+                "level": self.simd.name(),
+                "available": simd::available().map(simd::Level::name).collect::<Vec<_>>(),
+                "forced": matches!(self.forced, Ok(Some(_))),
+                "ignored": self.forced.as_ref().err().map(ToString::to_string),
+            },
+        });
+        findings.to_string() + "\n"
     }
 }

@@ -4,8 +4,10 @@
 //! Exit codes: 0 for a drained server, 1 for one that could not start or failed, 2 for a command
 //! line that makes no sense, 128 + n when a second signal n cut a drain short.
 
+mod board;
+mod bounds;
+mod demo;
 mod doctor;
-mod json;
 mod serve;
 mod site;
 #[cfg(feature = "tls")]
@@ -13,6 +15,7 @@ mod tls;
 #[cfg(not(feature = "tls"))]
 #[path = "tls_off.rs"]
 mod tls;
+mod topics;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -31,14 +34,14 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run an echo server: WebSockets at /echo, a page at /, /healthz, /metrics and /info.
-    Serve(serve::Options),
+    Serve(Box<serve::Options>),
     /// Tell what this kernel and CPU offer, which driver would run, and what to change to get more.
     Doctor(doctor::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Serve(options) => serve::run(options),
+        Command::Serve(options) => serve::run(*options),
         Command::Doctor(options) => doctor::run(&options),
     };
     match done {

@@ -2,6 +2,9 @@
 //!
 //! Two threads besides the shards: this one waits in [`Server::run`], the other for signals.
 
+use crate::board::Board;
+use crate::bounds::Bounds;
+use crate::demo;
 use crate::site::{Site, info};
 use crate::tls::{self, TlsOptions};
 use bytes::Bytes;
@@ -14,8 +17,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::error::Error;
 use std::io::{self, Write as _};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// An echo never drops: receiving pauses at 256 KiB queued, and what may still come then is one
 /// turn's bytes and one whole message. This is the room beyond that one message.
@@ -78,10 +83,16 @@ pub struct Options {
 
     #[command(flatten)]
     tls: TlsOptions,
+    /// Lets who sends `Authorization: Bearer TOKEN` publish by POST /topics/NAME; without it nobody can.
+    #[arg(long, value_name = "TOKEN", env = "RINGWIRE_PUBLISH_TOKEN", hide_env_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    publish_token: Option<String>,
 
     /// How long a shutdown waits for peers to answer 1001, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = Deadlines::default().drain_ms)]
     drain_ms: u32,
+
+    #[command(flatten)]
+    bounds: Bounds,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -100,6 +111,7 @@ pub fn run(mut options: Options) -> Result<(), Box<dyn Error>> {
         eprintln!("ringwire: warning: RINGWIRE_SIMD is ignored: {error}; running {}", simd::level());
     }
     let prefers_uring = matches!(options.driver, Driver::Auto);
+    let publish_token: Option<Arc<str>> = options.publish_token.as_deref().map(Into::into);
     let Options { tls, listen, .. } = &mut options;
     let tls = std::mem::take(tls).config(listen)?;
     let addrs = std::mem::take(listen);
@@ -117,15 +129,21 @@ pub fn run(mut options: Options) -> Result<(), Box<dyn Error>> {
         eprintln!("ringwire: warning: {}", server.driver_reason());
     }
     let scheme = if tls.is_some() { "https" } else { "http" };
-    obey_signals(server.handle(), tls.map(|tls| move || tls::reload(&tls)))?;
+    let forced = Arc::new(AtomicI32::new(0));
+    obey_signals(server.handle(), forced.clone(), tls.map(|tls| move || tls::reload(&tls)))?;
     let remote = server.remote();
     let info = Bytes::from(info(&server, fallback));
     let opening = Opening::of(&server, scheme);
+    let board = Arc::new(Board::new(remote.clone()));
+    demo::start(board.clone())?;
     server.run(|shard| {
         opening.shard_started(shard);
-        Site::new(remote.clone(), info.clone())
+        Site::new(remote.clone(), board.clone(), info.clone(), publish_token.clone())
     })?;
-    Ok(())
+    match forced.load(Ordering::SeqCst) {
+        0 => Ok(()),
+        signal => std::process::exit(128 + signal),
+    }
 }
 
 fn builder(options: Options) -> Result<ServerBuilder, Box<dyn Error>> {
@@ -141,13 +159,15 @@ fn builder(options: Options) -> Result<ServerBuilder, Box<dyn Error>> {
         idle_ms: options.idle_ms,
         pong_ms: options.pong_ms,
         drain_ms: options.drain_ms,
-        ..Deadlines::default()
+        ..options.bounds.deadlines()
     };
+    let (admission, rates) = (options.bounds.admission(), options.bounds.rates());
     let mut builder = Server::builder().limits(limits).deadlines(deadlines).driver(match options.driver {
         Driver::Auto => DriverChoice::Auto,
         Driver::Uring => DriverChoice::Uring,
         Driver::Epoll => DriverChoice::Epoll,
     });
+    builder = builder.admission(admission).rates(rates);
     if options.compress {
         builder = builder.compression(Compression::Deflate(DeflateConfig::default()));
     }
@@ -170,9 +190,17 @@ fn builder(options: Options) -> Result<ServerBuilder, Box<dyn Error>> {
     Ok(builder)
 }
 
-/// The first SIGINT or SIGTERM drains the server; a second one ends the process where it stands. SIGHUP
-/// reloads, where there is something to.
-fn obey_signals(handle: ServerHandle, reload: Option<impl Fn() + Send + 'static>) -> io::Result<()> {
+/// How long a server that was told twice may take to clean up behind itself.
+const CLEAN_UP: Duration = Duration::from_millis(500);
+
+/// The first SIGINT or SIGTERM drains the server, a second one cuts its connections: its number is in
+/// `forced` then. Should even that hang, the process ends where it stands. SIGHUP reloads, where there is
+/// something to.
+fn obey_signals(
+    handle: ServerHandle,
+    forced: Arc<AtomicI32>,
+    reload: Option<impl Fn() + Send + 'static>,
+) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     if reload.is_some() {
         signals.add_signal(SIGHUP)?;
@@ -182,7 +210,12 @@ fn obey_signals(handle: ServerHandle, reload: Option<impl Fn() + Send + 'static>
         for signal in signals.forever() {
             match (signal, &reload) {
                 (SIGHUP, Some(reload)) => reload(),
-                (signal, _) if drains => std::process::exit(128 + signal),
+                (signal, _) if drains => {
+                    forced.store(signal, Ordering::SeqCst);
+                    handle.stop();
+                    thread::sleep(CLEAN_UP);
+                    std::process::exit(128 + signal);
+                }
                 _ => {
                     eprintln!("ringwire: draining; a second signal stops at once");
                     handle.shutdown();

@@ -1,44 +1,87 @@
-//! What `ringwire serve` serves: the echo and the broadcast endpoint, the page, and what operators ask for.
+//! What `ringwire serve` serves: the echo and the broadcast endpoint, topics, the page, and what operators
+//! ask for.
 //!
-//! One [`Site`] per shard. The contract of both endpoints: every message arrives, or the connection
+//! One [`Site`] per shard. The contract of all endpoints: every message arrives, or the connection
 //! is closed with 1013; none is lost silently.
 
-use crate::json::{self, Object};
+use crate::board::Board;
+use crate::topics::{self, Place};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use ringwire::http::Response;
 use ringwire::{
-    CloseCode, Conn, Handler, Message, Prepared, Remote, RemoteError, Request, SendResult, Server, Upgrade,
-    doctor, simd,
+    CloseCode, CloseReason, Conn, ConnId, Handler, Message, Prepared, Remote, RemoteError, Reply, Request,
+    Router, SendResult, Server, Ticket, Upgrade, doctor, simd,
 };
+use serde_json::json;
+use std::sync::Arc;
 
 const PAGE: &str = include_str!("page.html");
+const CLIENT: &str = include_str!("ringwire.js");
+const TABS: &str = include_str!("tabs.js");
 /// Stands in the page where each response has its own nonce.
 const NONCE_MARK: &str = "{{nonce}}";
-const UNREAD: &str = "too much is waiting to be read";
+pub const UNREAD: &str = "too much is waiting to be read";
 /// Bytes that a connection of `/broadcast` may leave unread: there may be many that do.
 const MAX_UNREAD_BYTES: usize = 1 << 20;
+const HERE: &str = "Here are /, /echo, /broadcast, /topics, /ringwire.js, /healthz, /info and /metrics.\n";
 
 /// Where a connection was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Endpoint {
     /// Every message comes back.
     Echo,
     /// Every message goes to all connections of this endpoint, the sender's included.
     Broadcast,
+    /// Messages go to those who listen to their topic.
+    Topics(Place),
+}
+
+/// What stands behind a path.
+#[derive(Clone, Copy, Debug)]
+enum Route {
+    Page,
+    Client,
+    Tabs,
+    Socket,
+    Read,
+    Publish,
+    Health,
+    Info,
+    Metrics,
+    HeadBytes,
+}
+
+fn routes() -> Router<Route> {
+    Router::new()
+        .route("GET", "/", Route::Page)
+        .route("GET", "/ringwire.js", Route::Client)
+        .route("GET", "/tabs.js", Route::Tabs)
+        .route("GET", "/echo", Route::Socket)
+        .route("GET", "/broadcast", Route::Socket)
+        .route("GET", "/topics", Route::Socket)
+        .route("GET", "/topics/{*name}", Route::Read)
+        .route("POST", "/topics/{*name}", Route::Publish)
+        .route("GET", "/healthz", Route::Health)
+        .route("GET", "/info", Route::Info)
+        .route("GET", "/metrics", Route::Metrics)
+        .route("GET", "/head-bytes", Route::HeadBytes)
 }
 
 #[derive(Debug)]
 pub struct Site {
     remote: Remote,
+    board: Arc<Board>,
+    routes: Router<Route>,
     info: Bytes,
+    publish_token: Option<Arc<str>>,
 }
 
 impl Site {
     /// `info` is the text of `/info`.
-    pub fn new(remote: Remote, info: Bytes) -> Self {
-        Self { remote, info }
+    pub fn new(remote: Remote, board: Arc<Board>, info: Bytes, publish_token: Option<Arc<str>>) -> Self {
+        Self { remote, board, routes: routes(), info, publish_token }
     }
 
     fn metrics(&self) -> Response {
@@ -55,53 +98,114 @@ impl Handler for Site {
         match request.path() {
             "/echo" | "/" => Upgrade::accept(Endpoint::Echo),
             "/broadcast" => Upgrade::accept(Endpoint::Broadcast),
-            _ => Upgrade::reject(Response::text(404, "The WebSocket endpoints are /echo and /broadcast.\n")),
+            "/topics" => Upgrade::accept(Endpoint::Topics(topics::socket())),
+            _ => Upgrade::reject(Response::text(
+                404,
+                "The WebSocket endpoints are /echo, /broadcast and /topics.\n",
+            )),
+        }
+    }
+
+    fn open(&mut self, conn: &mut Conn<'_, Endpoint>) {
+        if let Endpoint::Topics(_) = conn.state() {
+            topics::open(&self.board, conn);
         }
     }
 
     fn message(&mut self, conn: &mut Conn<'_, Endpoint>, message: Message<'_>) {
-        if *conn.state() == Endpoint::Broadcast {
-            let prepared = match message {
-                Message::Text(text) => Prepared::text(text),
-                Message::Binary(bytes) => Prepared::binary(Bytes::copy_from_slice(bytes)),
-            };
-            if self.remote.broadcast(&prepared, 0) == Err(RemoteError::Full) {
-                conn.close(CloseCode::TRY_AGAIN_LATER, "too many messages wait to be sent to all");
+        match conn.state() {
+            Endpoint::Echo => {
+                if conn.send(message) == SendResult::Dropped {
+                    conn.close(CloseCode::TRY_AGAIN_LATER, UNREAD);
+                }
             }
-        } else if conn.send(message) == SendResult::Dropped {
-            conn.close(CloseCode::TRY_AGAIN_LATER, UNREAD);
+            Endpoint::Broadcast => {
+                let prepared = match message {
+                    Message::Text(text) => Prepared::text(text),
+                    Message::Binary(bytes) => Prepared::binary(Bytes::copy_from_slice(bytes)),
+                };
+                if self.remote.broadcast(&prepared, 0) == Err(RemoteError::Full) {
+                    conn.close(CloseCode::TRY_AGAIN_LATER, "too many messages wait to be sent to all");
+                }
+            }
+            Endpoint::Topics(_) => topics::message(&self.board, conn, message),
         }
     }
 
-    fn broadcast(&mut self, conn: &mut Conn<'_, Endpoint>, message: &Prepared, _tag: u64) {
-        if *conn.state() != Endpoint::Broadcast {
-            return;
-        }
-        let unread = conn.backpressure_bytes() > MAX_UNREAD_BYTES;
-        if unread || conn.send_prepared(message) == SendResult::Dropped {
-            conn.close(CloseCode::TRY_AGAIN_LATER, UNREAD);
+    /// Tag 0 is `/broadcast`, others are topics.
+    fn broadcast(&mut self, conn: &mut Conn<'_, Endpoint>, message: &Prepared, tag: u64) {
+        match conn.state() {
+            Endpoint::Broadcast if tag == 0 => {
+                let unread = conn.backpressure_bytes() > MAX_UNREAD_BYTES;
+                if unread || conn.send_prepared(message) == SendResult::Dropped {
+                    conn.close(CloseCode::TRY_AGAIN_LATER, UNREAD);
+                }
+            }
+            Endpoint::Topics(_) if tag != 0 => topics::offer(conn, message, tag),
+            _ => {}
         }
     }
 
-    fn http(&mut self, request: &Request<'_>) -> Response {
-        let serve = match request.path() {
-            "/" => |_: &Self| page(),
-            "/echo" | "/broadcast" => |_: &Self| Response::upgrade_required(),
-            "/healthz" => |_: &Self| Response::text(200, "ok\n").header("Cache-Control", "no-store"),
-            "/info" => |site: &Self| {
-                let info = Response::new(200).body("application/json", site.info.clone());
+    fn close(&mut self, _id: ConnId, state: Endpoint, _reason: CloseReason<'_>) {
+        if let Endpoint::Topics(place) = state {
+            topics::close(&self.board, &place);
+        }
+    }
+
+    fn http(&mut self, request: &Request<'_>) -> Reply<Endpoint> {
+        let found = match self.routes.find(request.method(), request.path()) {
+            Ok(found) => found,
+            Err(ringwire::http::RouteError::NotFound) => return Response::text(404, HERE).into(),
+            Err(refused) => return refused.into_response().into(),
+        };
+        let name = found.param("name").unwrap_or_default();
+        let response = match found.value() {
+            Route::Page => page(),
+            Route::Client => script(CLIENT),
+            Route::Tabs => script(TABS),
+            Route::Socket => Response::upgrade_required(),
+            Route::Read => return topics::read(&self.board, name, request),
+            Route::Publish => topics::publish(&self.board, name, request, self.publish_token.as_deref()),
+            Route::Health => Response::text(200, "ok\n").header("Cache-Control", "no-store"),
+            Route::Info => {
+                let info = Response::new(200).body("application/json", self.info.clone());
                 info.header("Cache-Control", "no-store")
-            },
-            "/metrics" => Self::metrics,
-            _ => {
-                return Response::text(404, "Here are /, /echo, /broadcast, /healthz, /info and /metrics.\n");
+            }
+            Route::Metrics => self.metrics(),
+            Route::HeadBytes => {
+                let bytes = format!("{}\n", head_bytes(request));
+                Response::text(200, bytes).header("Cache-Control", "no-store")
             }
         };
-        match request.method() {
-            "GET" | "HEAD" => serve(self),
-            _ => Response::text(405, "Use GET or HEAD.\n").header("Allow", "GET, HEAD"),
+        response.into()
+    }
+
+    fn expired(&mut self, ticket: Ticket, state: &mut Endpoint) -> Response {
+        match state {
+            Endpoint::Topics(place) => topics::expired(&self.board, place, ticket),
+            _ => Response::new(204),
         }
     }
+
+    fn abandoned(&mut self, ticket: Ticket, state: Endpoint) {
+        if let Endpoint::Topics(place) = state {
+            topics::abandoned(&self.board, &place, ticket);
+        }
+    }
+}
+
+fn script(text: &'static str) -> Response {
+    Response::new(200)
+        .body("text/javascript; charset=utf-8", text)
+        .header("Cache-Control", "no-cache")
+        .header("X-Content-Type-Options", "nosniff")
+}
+
+/// What the head of this request took on the wire, which a page cannot see.
+fn head_bytes(request: &Request<'_>) -> usize {
+    let query = request.query().map_or(0, |query| 1 + query.len());
+    let line = request.method().len() + 1 + request.path().len() + query + " HTTP/1.1\r\n".len();
+    line + request.headers().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>() + 2
 }
 
 /// The page, its script and style admitted by a nonce that no injected markup could guess.
@@ -129,17 +233,16 @@ fn page() -> Response {
 /// The text of `/info`: what runs, for the page and for scripts. `fallback` tells that another
 /// driver would have been better.
 pub fn info(server: &Server, fallback: bool) -> String {
-    let info = Object::default()
-        .text("version", env!("CARGO_PKG_VERSION"))
-        .text("driver", server.driver())
-        .text("driver_reason", server.driver_reason())
-        .member("fallback", &fallback.to_string())
-        .member("shards", &server.shards().to_string())
-        .text("simd", simd::level().name())
-        .text("kernel", &doctor::probe().kernel)
-        .member(
-            "listen",
-            &json::array(server.local_addrs().iter().map(|addr| json::string(&addr.to_string()))),
-        );
-    info.finish() + "\n"
+    let listen: Vec<String> = server.local_addrs().iter().map(ToString::to_string).collect();
+    let info = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "driver": server.driver(),
+        "driver_reason": server.driver_reason(),
+        "fallback": fallback,
+        "shards": server.shards(),
+        "simd": simd::level().name(),
+        "kernel": doctor::probe().kernel,
+        "listen": listen,
+    });
+    info.to_string() + "\n"
 }

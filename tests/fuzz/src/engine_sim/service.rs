@@ -4,7 +4,7 @@ use crate::ws_support::Seen;
 use ringwire::http::Response;
 use ringwire::{
     ClientRequest, CloseCode, CloseReason, Conn, ConnId, ConnectError, Fragment, Handler, Message, PeerAddr,
-    Request, SendResult, Shard, Upgrade,
+    Reply, Request, SendResult, Shard, Upgrade,
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -190,12 +190,13 @@ impl Handler for Service {
         }
     }
 
-    fn http(&mut self, request: &Request<'_>) -> Response {
-        match request.path() {
+    fn http(&mut self, request: &Request<'_>) -> Reply<State> {
+        let response = match request.path() {
             "/large" => Response::text(200, vec![b'l'; 3_000]),
             "/close" => Response::text(200, "closing\n").closing(),
             _ => Response::text(200, request.body().to_vec()),
-        }
+        };
+        response.into()
     }
 
     fn connect_failed(&mut self, state: State, _error: ConnectError) {
