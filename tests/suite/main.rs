@@ -34,6 +34,7 @@ mod broadcast;
 mod broadcast_soak;
 mod busy_poll;
 mod callbacks;
+#[allow(dead_code, reason = "within TLS more of it is used")]
 mod client_tls;
 mod closing;
 mod deadlines;
@@ -48,6 +49,7 @@ mod lifetime;
 mod messages;
 mod metrics;
 mod outbound;
+#[allow(dead_code, reason = "within TLS more of it is used")]
 mod peer;
 mod proxy;
 mod rates;

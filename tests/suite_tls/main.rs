@@ -37,6 +37,9 @@ mod client_tls;
 mod closing;
 #[path = "../suite/deadlines.rs"]
 mod deadlines;
+#[path = "../suite/deferred.rs"]
+mod deferred;
+#[allow(dead_code, reason = "a part is for modules that are not here")]
 #[path = "../suite/far_end.rs"]
 mod far_end;
 #[path = "../suite/handshake.rs"]
@@ -45,18 +48,29 @@ mod handshake;
 mod http;
 #[path = "../suite/large.rs"]
 mod large;
+#[path = "../suite/lifetime.rs"]
+mod lifetime;
 #[path = "../suite/messages.rs"]
 mod messages;
+#[path = "../suite/metrics.rs"]
+mod metrics;
+#[allow(dead_code, reason = "a part is for modules that are not here")]
 #[path = "../suite/peer.rs"]
 mod peer;
+#[path = "../suite/rates.rs"]
+mod rates;
 #[path = "../suite/remote.rs"]
 mod remote;
+#[allow(dead_code, reason = "a part is for modules that are not here")]
 #[path = "../suite/service.rs"]
 mod service;
 #[path = "../suite/shutdown.rs"]
 mod shutdown;
+#[allow(dead_code, reason = "a part is for modules that are not here")]
 #[path = "../suite/stage.rs"]
 mod stage;
+#[path = "../suite/streams.rs"]
+mod streams;
 
 // About TLS itself.
 mod bad_input;

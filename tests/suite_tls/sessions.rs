@@ -3,8 +3,8 @@
 use crate::client_tls::{ClientTls, HOST, client_config};
 use crate::peer::text;
 use crate::stage::{On, Setup, Stage};
-use ringwire::Limits;
 use ringwire::sim::Faults;
+use ringwire::{Admission, Limits, ProxyProtocol};
 use rustls::version::{TLS12, TLS13};
 
 on_every_driver! {
@@ -75,6 +75,31 @@ on_every_driver! {
             peer.check_echo("in");
             peer.bye();
         }
+    }
+
+    /// A load balancer says who is behind it before TLS begins.
+    fn a_trusted_proxy_speaks_first(on) {
+        let from = vec!["0.0.0.0/0".parse().unwrap()];
+        let admission = Admission { proxies: ProxyProtocol { from, unix: false }, ..Admission::default() };
+        let stage = Stage::new(on, Setup { admission, ..Setup::default() });
+        let header = b"PROXY TCP4 192.0.2.7 192.0.2.1 50000 443\r\n";
+        for (tag, cut) in [("whole", header.len()), ("cut", 9)] {
+            let mut peer = stage.peer();
+            let hello = peer.tls().to_send();
+            let all = [&header[..], &hello].concat();
+            let (first, rest) = all.split_at(cut);
+            peer.send_raw_pieces([first, rest]);
+            peer.shake();
+            peer.upgrade(&format!("/whence?tag={tag}"));
+            assert_eq!(stage.notes.of(tag)[1], "from 192.0.2.7:50000");
+            peer.bye();
+        }
+        // Who says nothing is not let in.
+        let mut peer = stage.peer();
+        peer.shake();
+        peer.expect_any_end();
+        assert_eq!(stage.metric("ringwire_proxy_headers_invalid_total"), 1);
+        stage.wait_metric("ringwire_connections", 0);
     }
 
     fn bytes_come_as_they_like(on) {
