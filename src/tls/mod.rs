@@ -9,9 +9,10 @@
 //!
 //! rustls 0.23 copies what it opens into a vector for each record, and builds each record that it sends
 //! in another. Its interface for kernel TLS hands over the keys instead, and keeps deriving new ones. So
-//! an echo of 26 bytes takes 220 ns of sealing and opening and no allocation, where rustls'
-//! unbuffered connection takes 360 and two, and its buffered one over 600 (`benches/tls.rs`); and a silent
-//! connection keeps its secrets but not the tables derived from them.
+//! an echo of 26 bytes takes 220 ns of opening and sealing and no allocation, where rustls' unbuffered
+//! connection takes 360 ns and two (AES-256-GCM, AVX-512); and a connection that has been silent for long
+//! keeps its secrets, some 1.1 KB with rustls' own state, but not the 1.3 KB of tables derived from them,
+//! where rustls' connection is 2.4 KB.
 
 mod alert;
 mod config;
