@@ -12,6 +12,7 @@ use crate::driver::{Driver, DriverConfig};
 use crate::engine::admission::Gate;
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::{Mailbox, mailbox};
+use crate::engine::peers::Peers;
 use crate::engine::tls::Listeners;
 use crate::engine::{Command, Core, CoreConfig};
 use crate::error::ServerError;
@@ -20,9 +21,9 @@ use crate::remote::{Directory, DrainProgress, Remote};
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, OnceLock};
 use std::thread;
 
 /// The most shards one server can have: a [`ConnId`](crate::ConnId) has 8 bits for them.
@@ -175,7 +176,7 @@ impl ServerBuilder {
             local_addrs.push(local);
         }
         let directory = Arc::new(Directory {
-            mailboxes: OnceLock::new(),
+            peers: Arc::new(Peers::new(shards, &self.limits)),
             stats: (0..shards).map(|_| Arc::default()).collect(),
             driver: match chosen {
                 Chosen::Uring => Uring::NAME,
@@ -398,6 +399,7 @@ impl Server {
             let _ = handle
                 .remote
                 .directory
+                .peers
                 .mailboxes
                 .set(mailboxes.into_iter().map(|(_, mailbox)| mailbox).collect());
             if !all_started {
@@ -484,6 +486,7 @@ where
         compression: plan.compression.clone(),
         busy_poll: plan.busy_poll.clone(),
         tls: plan.tls.clone(),
+        peers: plan.remote.directory.peers.clone(),
         gate: plan.gate.clone(),
         rates: plan.rates.clone(),
     };
@@ -493,7 +496,7 @@ where
     let _ = started.send((index, sender));
     drop(started);
     // Whoever is served can be reached through a `Remote`, and a shard that fails can stop the others.
-    plan.remote.directory.mailboxes.wait();
+    plan.remote.directory.peers.mailboxes.wait();
     core.run()
 }
 

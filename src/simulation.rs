@@ -12,6 +12,7 @@ use crate::driver::{Driver, DriverConfig};
 use crate::engine::admission::Gate;
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::mailbox;
+use crate::engine::peers::Peers;
 use crate::engine::tls::Listeners;
 use crate::engine::{Command, Core, CoreConfig};
 use crate::handler::Handler;
@@ -179,9 +180,10 @@ impl<H: Handler> SimulationBuilder<H> {
         let driver = Checked::new(Sim::new(&net, &driver_config), &driver_config);
         let (sender, inbox) = mailbox(&limits, driver.waker());
         let stats: Arc<crate::engine::stats::Stats> = Arc::default();
+        let peers = Arc::new(Peers { mailboxes: OnceLock::from(vec![sender]), ..Peers::new(1, &limits) });
         let remote = Remote {
             directory: Arc::new(Directory {
-                mailboxes: OnceLock::from(vec![sender]),
+                peers: peers.clone(),
                 stats: vec![stats.clone()],
                 driver: Sim::NAME,
             }),
@@ -197,6 +199,7 @@ impl<H: Handler> SimulationBuilder<H> {
             rates,
             busy_poll: None,
             tls,
+            peers,
         };
         let clock = Clock::simulated(net.clock());
         let core = Core::new(driver, factory(&info), config, clock, inbox, stats);

@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::clock::ticks;
+use super::common::Common;
 use super::slot::{Flags, Phase};
 use crate::driver::{Driver, SendBuf, Token};
 use crate::handler::{CloseReason, Conn, Handler};
@@ -22,16 +23,17 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 continue;
             }
             let (phase, tick) = (slot.phase, self.common.tick);
-            match self.common.existing_work(slot) {
+            let Common { works, pool, .. } = &mut self.common;
+            match works.get_mut(slot.work as usize) {
                 Some(work) if work.in_flight > 0 || phase == Phase::Closing => {}
-                Some(work) => match work.queue.take() {
+                Some(work) => match work.next_send(pool) {
                     Some(buf) => {
                         work.in_flight = buf.as_slice().len();
                         work.pongs = 0;
                         work.write_since = tick;
                         self.sent.push(token);
                         // Nothing follows its end: no more bytes, no callback, no resumed receiving.
-                        let unawaited = work.queue.bytes() == 0
+                        let unawaited = work.queued() == work.in_flight
                             && work.in_flight < pause_receive_bytes
                             && !slot.flags.has(Flags::WANTS_DRAIN)
                             && !slot.flags.has(Flags::PAUSED)
@@ -62,7 +64,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let Some(work) = self.common.existing_work(slot) else { return };
         debug_assert_eq!(work.in_flight, bytes);
         work.in_flight = 0;
-        let more = work.queue.bytes() > 0 || self.common.tls.owes(slot, token);
+        let more = work.queued() > 0 || self.common.tls.owes(slot, token);
         self.common.outbox_bytes -= bytes;
         if result.is_err() {
             return self.abort(token, CloseReason::Disconnected);

@@ -43,14 +43,21 @@ impl Common {
 impl<H: Handler> Party<'_, H> {
     /// Takes bytes of a connection within TLS.
     pub fn take_sealed(&mut self, input: &mut [u8]) -> Outcome {
+        let outcome = self.open_sealed(input);
+        self.common.tls.count_kept(self.token.slot);
+        outcome
+    }
+
+    fn open_sealed(&mut self, input: &mut [u8]) -> Outcome {
         if matches!(self.slot.phase, Phase::Finishing | Phase::Lingering | Phase::Closing) {
             return Outcome::Continue;
         }
-        let Common { tls, pool, .. } = &mut *self.common;
+        let Common { tls, pool, limits, .. } = &mut *self.common;
+        let early_bytes = tls.kept_bytes();
         let Some(side) = tls.side(self.token.slot) else { return Outcome::Abort };
         if side.connection.is_shaking() {
             side.keep(pool, input);
-            if side.kept.len() > MAX_HANDSHAKE_BYTES {
+            if side.kept.len() > MAX_HANDSHAKE_BYTES || early_bytes > limits.max_early_bytes as usize {
                 side.connection.abandon(&mut side.out);
                 tls.shaking -= 1;
                 return self
@@ -274,6 +281,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             let Some(token) = self.common.tls.waiting.pop_front() else { return };
             let Some(mut party) = self.party(token) else { continue };
             let outcome = party.shake();
+            party.common.tls.count_kept(token.slot);
             let ended_meanwhile = party.slot.flags.has(Flags::EOF);
             self.after_received(token, outcome);
             if ended_meanwhile {
@@ -305,8 +313,13 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if phase == Phase::Closing || work.as_ref().is_some_and(|work| work.in_flight > 0) {
             return;
         }
+        let mut finishing = phase == Phase::Finishing;
+        if let Some(work) = &mut work {
+            work.refill_if_empty(pool);
+            finishing &= work.backlog_bytes == 0;
+        }
         let queue = work.as_mut().map(|work| &mut work.queue);
-        let filled = tls.fill(token, queue, pool, tick, phase == Phase::Finishing);
+        let filled = tls.fill(token, queue, pool, tick, finishing);
         let Ok((out, sealed_bytes)) = filled else { return self.abort(token, CloseReason::Disconnected) };
         if out.is_empty() {
             pool.give(out);
@@ -321,7 +334,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         work.in_flight = out.len();
         work.pongs = 0;
         work.write_since = tick;
-        let is_last = work.queue.bytes() == 0
+        let is_last = work.queued() == work.in_flight
             && !slot.flags.has(Flags::WANTS_DRAIN)
             && !slot.flags.has(Flags::PAUSED)
             && phase == Phase::Open

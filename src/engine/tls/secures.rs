@@ -26,6 +26,11 @@ const SMALL_RECORD_BYTES: usize = 1_400;
 const SMALL_RECORDS_FOR_BYTES: usize = 16 << 10;
 /// From so many waiting bytes on throughput counts.
 const LONG_OUTBOX_BYTES: usize = 64 << 10;
+/// What rustls keeps of a connection whose handshake is done, and while it is under way, and what
+/// aws-lc derives from its keys: as it was measured (rustls 0.23, x86-64).
+const SCHEDULE_BYTES: usize = 800;
+const SHAKING_BYTES: usize = 10 << 10;
+const READY_BYTES: usize = 1_280;
 /// A silence, after which records are small again.
 const SILENCE_MS: u32 = 1_000;
 
@@ -52,6 +57,8 @@ pub(in crate::engine) struct Side {
     sealed_bytes: u32,
     pub(super) is_waiting: bool,
     is_ready: bool,
+    /// Capacity of `kept` that is in the books.
+    counted_bytes: u32,
     /// Since it was last looked at for being silent.
     is_used: bool,
     /// The last record has been sealed.
@@ -73,6 +80,8 @@ pub struct Secures {
     max_ready: usize,
     pub(super) shaking: u32,
     pub(super) open: u32,
+    /// Capacity of what is kept, of all.
+    kept_bytes: usize,
 }
 
 impl Side {
@@ -87,6 +96,7 @@ impl Side {
             sealed_bytes: u32::MAX,
             is_waiting: false,
             is_ready: false,
+            counted_bytes: 0,
             is_used: false,
             is_ended: false,
             is_closed: false,
@@ -140,6 +150,30 @@ impl Secures {
     /// Whether a handshake waits for its turn.
     pub(in crate::engine) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// Bytes received that are kept: parts of records and of handshakes.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
+    /// All that is held for TLS. What the libraries hold is counted as it was measured.
+    pub(in crate::engine) fn held_bytes(&self) -> usize {
+        self.kept_bytes
+            + self.sides.capacity() * size_of::<Option<Box<Side>>>()
+            + (self.open + self.shaking) as usize * size_of::<Side>()
+            + self.open as usize * SCHEDULE_BYTES
+            + self.shaking as usize * SHAKING_BYTES
+            + self.ready.len() * READY_BYTES
+    }
+
+    /// Enters what the connection keeps. To be called when it may have changed.
+    #[inline]
+    pub(super) fn count_kept(&mut self, slot: u32) {
+        if let Some(side) = self.sides.get_mut(slot as usize).and_then(Option::as_deref_mut) {
+            let before = std::mem::replace(&mut side.counted_bytes, side.kept.capacity() as u32);
+            self.kept_bytes = self.kept_bytes - before as usize + side.counted_bytes as usize;
+        }
     }
 
     /// Connections whose handshake is done, and those whose keys stand ready.
@@ -213,6 +247,7 @@ impl Secures {
             Counted::Open => self.open -= 1,
             Counted::No => {}
         }
+        self.kept_bytes -= side.counted_bytes as usize;
         pool.give(side.kept);
         pool.give(side.out);
     }
@@ -331,6 +366,10 @@ impl Secures {
             sides += usize::from(has);
         }
         let kept: Vec<&Side> = self.sides.iter().flatten().map(|side| &**side).collect();
+        let kept_bytes: usize = kept.iter().map(|side| side.kept.capacity()).sum();
+        if kept_bytes != self.kept_bytes {
+            return Err(format!("{kept_bytes} bytes kept for TLS, counted {}", self.kept_bytes));
+        }
         let shaking = kept.iter().filter(|side| side.counted() == Counted::Shaking).count();
         let open = kept.iter().filter(|side| side.counted() == Counted::Open).count();
         if (kept.len(), shaking, open) != (sides, self.shaking as usize, self.open as usize) {
