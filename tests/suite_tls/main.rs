@@ -48,12 +48,18 @@ mod handshake;
 mod http;
 #[path = "../suite/large.rs"]
 mod large;
+#[path = "../suite/ledger.rs"]
+mod ledger;
 #[path = "../suite/lifetime.rs"]
 mod lifetime;
 #[path = "../suite/messages.rs"]
 mod messages;
 #[path = "../suite/metrics.rs"]
 mod metrics;
+#[path = "../suite/orders.rs"]
+mod orders;
+#[path = "../suite/overflow.rs"]
+mod overflow;
 #[allow(dead_code, reason = "a part is for modules that are not here")]
 #[path = "../suite/peer.rs"]
 mod peer;
@@ -71,6 +77,10 @@ mod shutdown;
 mod stage;
 #[path = "../suite/streams.rs"]
 mod streams;
+#[path = "../suite/topics.rs"]
+mod topics;
+#[path = "../suite/users.rs"]
+mod users;
 
 // About TLS itself.
 mod bad_input;
