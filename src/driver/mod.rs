@@ -114,6 +114,8 @@ pub enum Event<S> {
         socket: S,
         /// The other end.
         peer: PeerAddr,
+        /// The place of the listener that it came by, among those that the driver was given.
+        listener: u32,
     },
     /// Accepting failed and is paused until [`Driver::resume_accept`].
     AcceptFailed(io::Error),

@@ -21,6 +21,7 @@ use super::rates::Meters;
 use super::sides::Sides;
 use super::slot::{Flags, NO_WORK, PeerTable, Phase, Slot};
 use super::stats::Stats;
+use super::tls::Secures;
 use super::topics::Topics;
 use super::users::Bound;
 use crate::config::{Deadlines, Goodbye, Limits, OriginPolicy};
@@ -125,6 +126,8 @@ pub struct Common {
     pub pool: Pool,
     /// Connections with something to flush; each once (see [`Flags::DIRTY`]).
     pub dirty: Vec<Token>,
+    /// Connections within TLS.
+    pub tls: Secures,
     /// Counters.
     pub stats: Arc<Stats>,
     /// Addresses that do not fit a slot.

@@ -17,6 +17,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
         for token in dirty.drain(..) {
             let Some((slot, _)) = self.table.get(token) else { continue };
             slot.flags.take(Flags::DIRTY);
+            if slot.flags.has(Flags::TLS) {
+                self.flush_sealed(token);
+                self.settle(token);
+                continue;
+            }
             let (phase, tick) = (slot.phase, self.common.tick);
             let Common { works, pool, .. } = &mut self.common;
             match works.get_mut(slot.work as usize) {
@@ -59,7 +64,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let Some(work) = self.common.existing_work(slot) else { return };
         debug_assert_eq!(work.in_flight, bytes);
         work.in_flight = 0;
-        let more = work.queued() > 0;
+        let more = work.queued() > 0 || self.common.tls.owes(slot, token);
         self.common.outbox_bytes -= bytes;
         if result.is_err() {
             return self.abort(token, CloseReason::Disconnected);
@@ -73,7 +78,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     /// Everything queued has been taken by this host's kernel.
-    fn all_sent(&mut self, token: Token) {
+    pub(super) fn all_sent(&mut self, token: Token) {
         let Some((slot, state)) = self.table.get(token) else { return };
         match slot.phase {
             Phase::Finishing if slot.flags.has(Flags::EOF) => {
@@ -81,7 +86,12 @@ impl<D: Driver, H: Handler> Core<D, H> {
             }
             // The server ends the transport first (RFC 6455 §7.1.1), and need not wait for the peer: what
             // would be answered with a reset, which could overtake our last bytes, will not come.
-            Phase::Finishing if slot.session.role() == Role::Server && slot.session.is_closed_by_both() => {
+            // Within TLS the peer may still say so.
+            Phase::Finishing
+                if slot.session.role() == Role::Server
+                    && slot.session.is_closed_by_both()
+                    && !slot.flags.has(Flags::TLS) =>
+            {
                 return self.abort(token, CloseReason::Local);
             }
             Phase::Finishing => {
@@ -192,7 +202,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// Ends the connection when what is queued has been sent.
     pub(super) fn finish(&mut self, token: Token) {
         let Some(mut party) = self.party(token) else { return };
-        if party.slot.flags.has(Flags::EOF) && party.common.queued(party.slot) == 0 {
+        let has_more = party.common.queued(party.slot) > 0 || party.owes_last_record();
+        if party.slot.flags.has(Flags::EOF) && !has_more {
             return self.abort(token, CloseReason::Disconnected);
         }
         party.finishing();

@@ -347,10 +347,16 @@ impl Work {
     /// What is to be sent next.
     #[inline]
     pub(super) fn next_send(&mut self, pool: &mut Pool) -> Option<SendBuf> {
+        self.refill_if_empty(pool);
+        self.queue.take()
+    }
+
+    /// Hands the first messages to a queue in which nothing waits.
+    #[inline]
+    pub(super) fn refill_if_empty(&mut self, pool: &mut Pool) {
         if self.backlog_bytes > 0 && self.queue.bytes() == 0 {
             self.refill_up_to(pool, QUEUE_BYTES);
         }
-        self.queue.take()
     }
 
     /// Hands all messages to the queue: a Close frame comes behind them.

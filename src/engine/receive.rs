@@ -17,6 +17,9 @@ pub(super) enum Outcome {
     Continue,
     /// The handler's side is over; the last bytes are queued.
     Ended,
+    /// The peer has said within TLS that it sends no more.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "nobody has TLS"))]
+    PeerClosed,
     /// There is nothing to say to the peer: close at once.
     Abort,
 }
@@ -28,16 +31,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if let Some((slot, state)) = table.get(token) {
             let mut party = Party { handler, token, slot, state, common };
             let input = driver.bytes(&lease);
-            outcome = match party.slot.phase {
-                Phase::Open => {
-                    party.slot.last_seen = party.common.tick;
-                    party.take_frames(input)
-                }
-                Phase::Head => party.take_requests(input),
-                Phase::Connecting => party.take_answer(input),
-                Phase::Deferred => party.take_early(input),
-                Phase::Stream | Phase::Finishing | Phase::Lingering | Phase::Closing => Outcome::Continue,
-            };
+            outcome =
+                if party.slot.flags.has(Flags::TLS) { party.take_sealed(input) } else { party.take(input) };
         }
         driver.release(lease);
         self.after_received(token, outcome);
@@ -53,6 +48,13 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if let Outcome::Abort = outcome {
             return self.abort(token, CloseReason::Disconnected);
         }
+        self.settle_received(token);
+        if let Outcome::PeerClosed = outcome {
+            self.on_eof(token);
+        }
+    }
+
+    fn settle_received(&mut self, token: Token) {
         let Some((slot, _)) = self.table.get(token) else { return };
         if slot.work != super::slot::NO_WORK {
             self.common.release_idle_work(slot, token);
@@ -67,8 +69,16 @@ impl<D: Driver, H: Handler> Core<D, H> {
 
     /// The peer will send no more. What is queued still goes out.
     pub(super) fn on_eof(&mut self, token: Token) {
-        let Some(mut party) = self.party(token) else { return };
+        let Some(party) = self.party(token) else { return };
+        let (secured, phase) = (party.slot.flags.has(Flags::TLS), party.slot.phase);
         party.slot.flags.set(Flags::EOF);
+        if secured && self.eof_waits(token) {
+            return;
+        }
+        if secured && matches!(phase, Phase::Head | Phase::Open) {
+            self.count_truncation(token);
+        }
+        let Some(mut party) = self.party(token) else { return };
         match party.slot.phase {
             // What came before is still delivered, when the peer's time has come.
             Phase::Open if party.slot.flags.has(Flags::SLOWED) => {}
@@ -80,6 +90,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
             // Requests that were put off are still answered.
             Phase::Head if party.slot.flags.has(Flags::PAUSED) => {}
             Phase::Head => self.finish(token),
+            Phase::Securing => {
+                self.common.stats.tls_failures.add(1);
+                self.abort(token, CloseReason::Disconnected);
+            }
             Phase::Connecting => self.abort(token, CloseReason::Disconnected),
             // Nothing more is owed: the peer has all of ours, or reads no more.
             Phase::Lingering => self.abort(token, CloseReason::Disconnected),
@@ -89,6 +103,24 @@ impl<D: Driver, H: Handler> Core<D, H> {
 }
 
 impl<H: Handler> Party<'_, H> {
+    /// Takes bytes as the connection's state asks for.
+    #[inline(always)]
+    pub fn take(&mut self, input: &mut [u8]) -> Outcome {
+        match self.slot.phase {
+            Phase::Open => {
+                self.slot.last_seen = self.common.tick;
+                self.take_frames(input)
+            }
+            Phase::Head => self.take_requests(input),
+            Phase::Connecting => self.take_answer(input),
+            Phase::Deferred => self.take_early(input),
+            // A connection in `Securing` is within TLS, and bytes do not come here before it is through.
+            Phase::Securing | Phase::Stream | Phase::Finishing | Phase::Lingering | Phase::Closing => {
+                Outcome::Continue
+            }
+        }
+    }
+
     /// Decodes frames and hands their content to the handler.
     pub fn take_frames(&mut self, input: &mut [u8]) -> Outcome {
         if self.common.meters.is_on() && self.slot.flags.has(Flags::SLOWED) {

@@ -201,6 +201,22 @@ impl Handler for Service {
                 self.notes.write(&visitor.tag, format!("from {}", request.peer_addr()));
                 Upgrade::accept(visitor)
             }
+            #[cfg(feature = "tls")]
+            "/tls" => {
+                let told = request.tls().map_or("no TLS".to_owned(), |tls| {
+                    let alpn = tls.alpn().map(|alpn| String::from_utf8_lossy(alpn).into_owned());
+                    let certificates = tls.peer_certificates().count();
+                    format!(
+                        "{:?} for {:?} by {:?}, resumed: {}, certificates: {certificates}",
+                        tls.version(),
+                        tls.server_name(),
+                        alpn,
+                        tls.is_resumed()
+                    )
+                });
+                self.notes.write(&visitor.tag, told);
+                Upgrade::accept(visitor)
+            }
             "/set-cookie" => Upgrade::accept(visitor).try_header("Set-Cookie", "seen=1").unwrap(),
             _ => Upgrade::accept(visitor),
         }

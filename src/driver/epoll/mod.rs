@@ -321,11 +321,13 @@ impl Epoll {
         if !self.accepting {
             return None;
         }
-        for listening in &mut self.listeners {
+        for (listener, listening) in (0..).zip(&mut self.listeners) {
             while listening.accepts_left > 0 {
                 listening.accepts_left -= 1;
                 match sys::accept(listening.listener.as_fd()) {
-                    Ok((fd, peer)) => return Some(Event::Accepted { socket: EpollSocket(fd), peer }),
+                    Ok((fd, peer)) => {
+                        return Some(Event::Accepted { socket: EpollSocket(fd), peer, listener });
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => listening.accepts_left = 0,
                     Err(error) if accept_is_exhausted(&error) => {
                         self.pause_accept();

@@ -160,7 +160,7 @@ impl<D: Make> World<D> {
 
     fn note(&mut self, event: Event<D::Socket>) {
         match event {
-            Event::Accepted { socket, peer } => {
+            Event::Accepted { socket, peer, .. } => {
                 self.peers.push(peer);
                 self.attach(socket);
             }

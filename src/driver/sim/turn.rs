@@ -62,7 +62,7 @@ impl Sim {
             if let Some(wire) = world.backlog.pop_front() {
                 world.note(Some(wire), "accepted", 0);
                 let peer: PeerAddr = world.wires[wire as usize].addr;
-                self.events.push_back(Event::Accepted { socket: self.socket(wire), peer });
+                self.events.push_back(Event::Accepted { socket: self.socket(wire), peer, listener: 0 });
             }
         }
     }

@@ -409,7 +409,9 @@ impl Uring {
     fn accept_completed(&mut self, key: u32, result: i32) -> Option<Event<UringSocket>> {
         match self.accepts.completed(&mut self.ring, &mut self.directs, key, result) {
             Ok(None) => None,
-            Ok(Some((socket, peer))) => Some(Event::Accepted { socket, peer }),
+            Ok(Some((socket, peer))) => {
+                Some(Event::Accepted { socket, peer, listener: accept::listener(key) })
+            }
             Err(error) => Some(Event::AcceptFailed(error)),
         }
     }
