@@ -3,11 +3,12 @@
 //! Nothing here knows the driver: sending appends to a [`Work`] and marks the connection dirty;
 //! the turn hands every dirty connection's bytes to the driver at once.
 
-use super::assembly::{Assembly, Lent};
+use super::assembly::Assembly;
 use super::deflate::Contexts;
 use super::entropy::Entropy;
 use super::heartbeat::Heartbeat;
 use super::inflate::Job;
+use super::lent::Lent;
 use super::pool::Pool;
 use super::queue::Queue;
 use super::slot::{Flags, NO_WORK, PeerTable, Phase, Slot};
@@ -39,6 +40,8 @@ pub struct Work {
     pub queue: Queue,
     /// Bytes the driver has; one send at a time.
     pub in_flight: usize,
+    /// These were sent out of the buffer in which they came, in this turn.
+    pub answered: bool,
     /// Tick at which the send in flight began.
     pub write_since: u32,
     /// Tick at which the message being assembled began.
@@ -121,7 +124,7 @@ pub struct Common {
     pub stop_asked: bool,
     /// Bytes queued on all connections.
     pub outbox_bytes: usize,
-    /// The assembled message that a handler is reading now, which it may send without a copy.
+    /// The message that a handler is reading now, which it may send without a copy.
     pub lent: Option<Lent>,
 }
 
@@ -280,20 +283,6 @@ impl Common {
         })
     }
 
-    /// Keeps a place for the assembled message that its handler is reading, if it is that which the
-    /// handler sends.
-    fn promise(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> bool {
-        if !self.lent.as_mut().is_some_and(|lent| lent.promise(kind, payload)) {
-            return false;
-        }
-        let frame = ws::header_len(payload.len(), false) + payload.len();
-        self.work(slot);
-        self.works[slot.work as usize].queue.promise(&mut self.pool, frame);
-        self.outbox_bytes += frame;
-        self.mark_dirty(slot, token);
-        true
-    }
-
     /// Sends one message in frames of at most `frame_bytes` (RFC 6455 §5.4), compressed as
     /// [`Common::send`] does.
     pub fn send_in_frames(
@@ -384,7 +373,8 @@ impl Common {
         append(self, slot, token, mask);
         self.stats.messages_sent.add(1);
         self.stats.message_bytes_sent.add(payload.len() as u64);
-        if self.works[slot.work as usize].in_flight == 0 {
+        let work = &self.works[slot.work as usize];
+        if work.in_flight == 0 || work.answered {
             SendResult::Sent
         } else {
             slot.flags.set(Flags::WANTS_DRAIN);

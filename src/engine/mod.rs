@@ -15,6 +15,7 @@ pub mod deflate;
 pub mod entropy;
 pub mod heartbeat;
 pub mod inflate;
+pub mod lent;
 pub mod mailbox;
 pub mod outbound;
 mod outbox;
@@ -145,6 +146,8 @@ pub struct Core<D: Driver, H: Handler> {
     sent: Vec<Token>,
     /// Some of these may not be heard of before the next wait ends.
     unawaited: bool,
+    /// Some are waited for that may be told late: the next turn does not sleep.
+    hurries: bool,
     due: Vec<u32>,
     accept_paused: AcceptPause,
     /// Accepted by the kernel before a pause took hold: they wait for a slot.
@@ -211,6 +214,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             connecting: Slab::new(),
             sent: Vec::new(),
             unawaited: false,
+            hurries: false,
             due: Vec::new(),
             accept_paused: AcceptPause::No,
             parked: VecDeque::new(),
@@ -253,7 +257,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let wait = [self.next_wait(), at_most].into_iter().flatten().min();
         let mut next = spin::turn(self.spin.as_mut(), &mut self.driver, &mut self.clock, wait)?;
         self.common.tick = self.clock.tick() as u32;
-        self.unawaited = false;
+        (self.unawaited, self.hurries) = (false, false);
         let mut heard = false;
         while let Some(event) = next {
             heard |= event.is_traffic();
@@ -282,7 +286,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     fn next_wait(&self) -> Option<Duration> {
-        if !self.common.dirty.is_empty() || !self.broadcasts.is_empty() {
+        if self.hurries || !self.common.dirty.is_empty() || !self.broadcasts.is_empty() {
             return Some(Duration::ZERO);
         }
         let timers = self.wheel.next_tick().map(|tick| self.clock.until(tick));

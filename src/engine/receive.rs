@@ -1,7 +1,7 @@
 //! From received bytes to the handler: frames, messages, and what ends a connection.
 
-use super::assembly::Lent;
 use super::common::Common;
+use super::lent::Lent;
 use super::party::Party;
 use super::slot::{Flags, Phase};
 use super::{Core, inflate};
@@ -31,7 +31,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             outcome = match party.slot.phase {
                 Phase::Open => {
                     party.slot.last_seen = party.common.tick;
-                    party.take_frames(input)
+                    party.take_frames(input, true)
                 }
                 Phase::Head => party.take_requests(input),
                 Phase::Connecting => party.take_answer(input),
@@ -39,7 +39,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 Phase::Stream | Phase::Finishing | Phase::Lingering | Phase::Closing => Outcome::Continue,
             };
         }
-        driver.release(lease);
+        self.end_lease(token, lease);
         self.after_received(token, outcome);
     }
 
@@ -80,8 +80,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
 }
 
 impl<H: Handler> Party<'_, H> {
-    /// Decodes frames and hands their content to the handler.
-    pub fn take_frames(&mut self, input: &mut [u8]) -> Outcome {
+    /// Decodes frames and hands their content to the handler. `leased` means that `input` is the lease,
+    /// out of which may be answered.
+    pub fn take_frames(&mut self, input: &mut [u8], leased: bool) -> Outcome {
         let mut at = 0;
         let was_inside = self.slot.session.is_inside_message();
         let messages_before = self.common.stats.messages_received.get();
@@ -89,7 +90,7 @@ impl<H: Handler> Party<'_, H> {
         if let Some(mut carry) = carry.filter(|carry| !carry.is_empty()) {
             let whole = complete_carry(&mut carry, input, &mut at);
             // Decoded even if it is not whole: two bytes are enough for most violations.
-            let outcome = self.decode(&mut carry, &mut 0);
+            let outcome = self.decode(&mut carry, &mut 0, false);
             if !whole && matches!(outcome, Outcome::Continue) {
                 self.common.work(self.slot).carry = carry;
                 return outcome;
@@ -99,7 +100,7 @@ impl<H: Handler> Party<'_, H> {
                 return outcome;
             }
         }
-        let outcome = self.decode(input, &mut at);
+        let outcome = self.decode(input, &mut at, leased);
         if !matches!(outcome, Outcome::Continue) {
             return outcome;
         }
@@ -117,7 +118,7 @@ impl<H: Handler> Party<'_, H> {
     }
 
     #[inline]
-    fn decode(&mut self, input: &mut [u8], at: &mut usize) -> Outcome {
+    fn decode(&mut self, input: &mut [u8], at: &mut usize, leased: bool) -> Outcome {
         let limits = self.common.decode_limits(self.slot);
         let mut withheld_ping = None;
         loop {
@@ -138,6 +139,9 @@ impl<H: Handler> Party<'_, H> {
                 // After our Close frame nothing but the peer's is of interest.
                 _ if !listening => {}
                 Item::Message { kind, payload } => {
+                    if leased {
+                        self.lend(input, &payload);
+                    }
                     let Some((handler, mut conn)) = self.conn() else { return Outcome::Abort };
                     deliver(handler, &mut conn, kind, &input[payload]);
                 }
@@ -256,7 +260,7 @@ pub(super) fn piece<H: Handler>(
     work.assembly.push(pool, payload, whole_bytes);
     if last {
         let assembly = std::mem::take(&mut work.assembly);
-        conn.common.lent = Lent::of(&assembly);
+        conn.common.lent = Lent::of(conn.token, &assembly);
         deliver(handler, conn, kind, assembly.message());
         let lent = conn.common.lent.take();
         let Common { works, pool, .. } = &mut *conn.common;

@@ -71,6 +71,7 @@ stats! {
     message_bytes_received "counter" "ringwire_message_bytes_received_total" "Payload bytes handed to the handler.",
     messages_sent "counter" "ringwire_messages_sent_total" "Messages the handler sent that were queued or sent.",
     message_bytes_sent "counter" "ringwire_message_bytes_sent_total" "Payload bytes of those messages.",
+    messages_answered "counter" "ringwire_messages_answered_in_place_total" "Messages sent out of the receive buffer in which they came.",
     messages_dropped "counter" "ringwire_messages_dropped_total" "Messages not taken because of max_outbox_bytes.",
     deflated_bytes_received "counter" "ringwire_deflated_bytes_received_total" "Payload bytes of compressed messages received, as they came.",
     inflated_bytes "counter" "ringwire_inflated_bytes_total" "Bytes that those messages inflated to.",

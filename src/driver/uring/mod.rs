@@ -12,6 +12,7 @@ mod buffers;
 mod direct;
 mod port;
 mod ring;
+mod sends;
 #[cfg(test)]
 mod tests;
 pub(super) mod trial;
@@ -27,6 +28,7 @@ use self::direct::Directs;
 pub use self::port::UringSocket;
 use self::port::*;
 use self::ring::{Completion, Ring, Target};
+use self::sends::Source;
 use super::listen::Listener;
 use super::tag::{self, pack, unpack};
 use super::{Driver, DriverConfig, DriverStats, Event, Lease, SendBuf, Token, WakeTarget, Waker, sys};
@@ -354,13 +356,21 @@ impl Uring {
     fn start_send(&mut self, token: Token, buf: SendBuf, push: fn(&mut Ring, Target, u32, u64)) {
         debug_assert!(!buf.as_slice().is_empty(), "nothing to send");
         if self.live(token).is_none() {
-            let result = Err(io::ErrorKind::NotConnected.into());
-            self.outcomes.push_back(Event::Sent { token, buf, result });
-            return;
+            return self.send_missed(token, buf);
         }
+        let key = self.ring.insert_send(Source::Buf(buf));
+        self.push_send(token, key, push);
+    }
+
+    fn send_missed(&mut self, token: Token, buf: SendBuf) {
+        let result = Err(io::ErrorKind::NotConnected.into());
+        self.outcomes.push_back(Event::Sent { token, buf, result });
+    }
+
+    fn push_send(&mut self, token: Token, key: u32, push: fn(&mut Ring, Target, u32, u64)) {
         let port = &mut self.ports[token.slot as usize];
         debug_assert!(port.send == NONE, "a send is in flight");
-        port.send = self.ring.insert_send(buf);
+        port.send = key;
         port.in_flight += 1;
         push(&mut self.ring, port.target(), port.send, pack(SEND, token));
     }
@@ -555,6 +565,15 @@ impl Driver for Uring {
     fn send_unawaited(&mut self, token: Token, buf: SendBuf) {
         let small = buf.as_slice().len() <= UNREPORTED_BYTES;
         self.start_send(token, buf, if small { Ring::push_send_unreported } else { Ring::push_send });
+    }
+
+    fn send_lease(&mut self, token: Token, lease: Lease) {
+        if self.live(token).is_none() {
+            self.release(lease);
+            return self.send_missed(token, SendBuf::EMPTY);
+        }
+        let key = self.ring.insert_send(Source::Lease(lease));
+        self.push_send(token, key, Ring::push_send_unreported);
     }
 
     fn pause(&mut self, token: Token) {
