@@ -178,7 +178,7 @@ fn steady_allocations(
 }
 
 fn assert_nothing_is_allocated(driver: DriverChoice) {
-    for (bytes, deep) in [(20, 1), (20, 16), (1_000, 16), (16 << 10, 1), (16 << 10, 16)] {
+    for (bytes, deep) in [(20, 1), (20, 16), (1_000, 16), (5_000, 1), (16 << 10, 1), (16 << 10, 16)] {
         let allocated = allocations(driver, bytes, deep);
         assert_eq!(allocated, 0, "{bytes} bytes, {deep} deep: allocations in each 1,200 rounds");
     }

@@ -24,6 +24,7 @@ macro_rules! on_every_driver {
 }
 
 mod addresses;
+mod answers;
 mod attacks;
 mod backpressure;
 mod broadcast;
