@@ -3,6 +3,10 @@
 //! A leaf: it imports nothing of the crate. Every limit has a name, a unit and a default, and the
 //! field's documentation says what happens when it is reached and which metric counts it.
 
+mod admission;
+
+pub use admission::{Admission, Goodbye, OverRate, ProxyProtocol, Rates, Subnet};
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -290,8 +294,27 @@ pub struct Deadlines {
     pub write_ms: u32,
     /// From the first byte of a message to its last. Default 60,000.
     pub assembly_ms: u32,
-    /// A graceful shutdown waits this long for peers to answer 1001. Default 5,000.
+    /// A graceful shutdown waits this long for peers to answer its [`goodbye`](Self::goodbye), from when
+    /// the last has been told. Default 5,000.
     pub drain_ms: u32,
+    /// A graceful shutdown tells its peers over this time, each at a moment of its own, so that they do
+    /// not come back at once; until then they are served. Default 0: all at once.
+    pub drain_window_ms: u32,
+    /// What peers are told at a graceful shutdown and at the end of `max_lifetime_ms`. Default 1001.
+    pub goodbye: Goodbye,
+    /// How long an accepted connection may be open before it is closed with `goodbye`, so that clients
+    /// spread anew over servers; counted by `ringwire_lifetimes_ended_total`. Default 0: for ever.
+    pub max_lifetime_ms: u32,
+    /// By how much of it each connection's lifetime is shorter, at random: percent, at most 100.
+    /// Default 10.
+    pub lifetime_jitter_percent: u8,
+    /// Silence on an accepted TCP connection before the kernel probes the peer's host, in seconds; it
+    /// does so three times at most, a third of that time apart (tcp(7), `TCP_KEEPIDLE`). Pings do
+    /// more. Default 0: off.
+    pub tcp_keepalive_s: u32,
+    /// How long sent bytes may stay unacknowledged before the kernel ends an accepted TCP connection
+    /// (tcp(7), `TCP_USER_TIMEOUT`). Default 0: as the kernel does it, some 15 minutes.
+    pub tcp_user_timeout_ms: u32,
 }
 
 impl Default for Deadlines {
@@ -305,6 +328,12 @@ impl Default for Deadlines {
             write_ms: 30_000,
             assembly_ms: 60_000,
             drain_ms: 5_000,
+            drain_window_ms: 0,
+            goodbye: Goodbye::GoingAway,
+            max_lifetime_ms: 0,
+            lifetime_jitter_percent: 10,
+            tcp_keepalive_s: 0,
+            tcp_user_timeout_ms: 0,
         }
     }
 }

@@ -327,6 +327,8 @@ pub enum CloseReason<'a> {
     Timeout(Deadline),
     /// The transport ended without a Close frame (1006).
     Disconnected,
+    /// The peer sent faster than [`Rates`](crate::Rates) allows.
+    RateLimit,
     /// The server has stopped and did not wait longer.
     Shutdown,
 }
@@ -338,7 +340,7 @@ impl CloseReason<'_> {
             Self::Peer { code, .. } => code.unwrap_or(CloseCode(1005)),
             Self::Local => CloseCode::NORMAL,
             Self::Violation(violation) => violation.close_code(),
-            Self::Timeout(Deadline::Assembly) => CloseCode::POLICY_VIOLATION,
+            Self::RateLimit | Self::Timeout(Deadline::Assembly) => CloseCode::POLICY_VIOLATION,
             Self::Timeout(_) | Self::Disconnected => CloseCode(1006),
             Self::Shutdown => CloseCode::GOING_AWAY,
         }

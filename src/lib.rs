@@ -67,8 +67,8 @@ mod simulation;
 pub mod ws;
 
 pub use config::{
-    BusyPoll, Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, OriginPolicy,
-    ParseListenAddrError,
+    Admission, BusyPoll, Compression, Deadlines, DeflateConfig, DriverChoice, Goodbye, Limits, ListenAddr,
+    OriginPolicy, OverRate, ParseListenAddrError, ProxyProtocol, Rates, Subnet,
 };
 pub use driver::PeerAddr;
 #[doc(inline)]
@@ -79,7 +79,7 @@ pub use handler::{
     SendResult, Shard, Ticket, Transport, Upgrade,
 };
 pub use http::Router;
-pub use remote::{Remote, RemoteError, Responder};
+pub use remote::{DrainProgress, Remote, RemoteError, Responder};
 pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo, available_cores};
 pub use ws::{CloseCode, Message, Prepared};
 

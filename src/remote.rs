@@ -4,7 +4,8 @@ use crate::engine::Command;
 use crate::engine::broadcast::Broadcast;
 use crate::engine::deferred::Answer;
 use crate::engine::mailbox::{Mailbox, PostError};
-use crate::engine::stats::{Stats, write_prometheus};
+use crate::engine::prometheus::write_prometheus;
+use crate::engine::stats::Stats;
 use crate::handler::{ConnId, Ticket};
 use crate::http::Response;
 use crate::ws::{CloseCode, Kind, Prepared};
@@ -36,6 +37,15 @@ pub(crate) struct Directory {
 #[derive(Clone, Debug)]
 pub struct Remote {
     pub(crate) directory: Arc<Directory>,
+}
+
+/// How far a graceful end has come, on all shards that have begun theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainProgress {
+    /// Connections with which it began.
+    pub began_with: u64,
+    /// Connections that have not ended.
+    pub left: u64,
 }
 
 /// Why a [`Remote`] call did nothing. Nothing of the message was sent.
@@ -179,6 +189,17 @@ impl Remote {
     /// Open WebSocket connections on all shards.
     pub fn open_connections(&self) -> u64 {
         self.directory.stats.iter().map(|stats| stats.websockets.get()).sum()
+    }
+
+    pub(crate) fn drain_progress(&self) -> Option<DrainProgress> {
+        let draining = self.directory.stats.iter().filter(|stats| stats.draining.get() > 0);
+        draining.fold(None, |progress: Option<DrainProgress>, stats| {
+            let before = progress.unwrap_or(DrainProgress { began_with: 0, left: 0 });
+            Some(DrainProgress {
+                began_with: before.began_with + stats.drain_began_with.get(),
+                left: before.left + stats.connections(),
+            })
+        })
     }
 
     fn post(&self, to: ConnId, command: Command) -> Result<(), RemoteError> {

@@ -1,19 +1,21 @@
 //! From configuration to running shards: probe, bind, pin, spawn, drain.
 
 use crate::config::{
-    BusyPoll, Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, OriginPolicy,
+    Admission, BusyPoll, Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr,
+    OriginPolicy, Rates,
 };
 use crate::driver::epoll::Epoll;
-use crate::driver::listen::{self, Listener};
+use crate::driver::listen::{self, Listener, TcpOptions};
 use crate::driver::probe::{self, Chosen};
 use crate::driver::uring::Uring;
 use crate::driver::{Driver, DriverConfig};
+use crate::engine::admission::Gate;
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::{Mailbox, mailbox};
 use crate::engine::{Command, Core, CoreConfig};
 use crate::error::ServerError;
 use crate::handler::Handler;
-use crate::remote::{Directory, Remote};
+use crate::remote::{Directory, DrainProgress, Remote};
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -46,6 +48,8 @@ pub struct ServerBuilder {
     origin: OriginPolicy,
     compression: Compression,
     busy_poll: Option<BusyPoll>,
+    admission: Admission,
+    rates: Rates,
 }
 
 impl ServerBuilder {
@@ -98,6 +102,18 @@ impl ServerBuilder {
         self
     }
 
+    /// How many connections are let in, from whom; default [`Admission::default`].
+    pub fn admission(mut self, admission: Admission) -> Self {
+        self.admission = admission;
+        self
+    }
+
+    /// How fast each peer may send; default [`Rates::default`], as fast as it likes.
+    pub fn rates(mut self, rates: Rates) -> Self {
+        self.rates = rates;
+        self
+    }
+
     /// Polls instead of sleeping while traffic is frequent; default off.
     pub fn busy_poll(mut self, busy_poll: BusyPoll) -> Self {
         self.busy_poll = Some(busy_poll);
@@ -132,9 +148,13 @@ impl ServerBuilder {
             probe::choose(self.driver).map_err(|refused| ServerError::Driver(refused.to_string()))?;
         let mut listeners: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
         let mut local_addrs = Vec::new();
+        let tcp = TcpOptions {
+            keepalive_s: self.deadlines.tcp_keepalive_s,
+            user_timeout_ms: self.deadlines.tcp_user_timeout_ms,
+        };
         for addr in self.addrs {
-            let (bound, local) =
-                listen::bind(&addr, shards).map_err(|error| ServerError::Listen { addr, error })?;
+            let (bound, local) = listen::bind_with(&addr, shards, &tcp)
+                .map_err(|error| ServerError::Listen { addr, error })?;
             for (shard, listener) in listeners.iter_mut().zip(bound) {
                 shard.push(listener);
             }
@@ -159,6 +179,8 @@ impl ServerBuilder {
             origin: self.origin,
             compression: self.compression,
             busy_poll: self.busy_poll,
+            admission: self.admission,
+            rates: self.rates,
             handle: ServerHandle { remote: Remote { directory }, asked: Arc::default() },
         })
     }
@@ -213,6 +235,8 @@ pub struct Server {
     origin: OriginPolicy,
     compression: Compression,
     busy_poll: Option<BusyPoll>,
+    admission: Admission,
+    rates: Rates,
     handle: ServerHandle,
 }
 
@@ -300,14 +324,27 @@ impl Server {
         H: Handler,
         F: Fn(&ShardInfo) -> H + Send + Sync,
     {
-        let Self { listeners, cores, limits, deadlines, origin, compression, busy_poll, handle, .. } = self;
+        let Self {
+            listeners, cores, limits, deadlines, origin, compression, busy_poll, rates, handle, ..
+        } = self;
+        let gate = Arc::new(Gate::new(self.admission));
         let remote = handle.remote.clone();
         let cores_used = if cores.is_empty() { available_cores().len() } else { cores.len() };
         let shards_per_core = listeners.len().div_ceil(cores_used.max(1)) as u32;
         // Shards that share a core would poll in each other's time.
         let busy_poll = busy_poll.filter(|config| config.window_us > 0 && shards_per_core == 1);
-        let plan =
-            ShardPlan { factory, limits, deadlines, origin, compression, busy_poll, shards_per_core, remote };
+        let plan = ShardPlan {
+            factory,
+            limits,
+            deadlines,
+            origin,
+            compression,
+            busy_poll,
+            gate,
+            rates,
+            shards_per_core,
+            remote,
+        };
         thread::scope(|scope| {
             let (started, starts) = channel();
             let mut threads = Vec::new();
@@ -377,6 +414,8 @@ struct ShardPlan<F> {
     origin: OriginPolicy,
     compression: Compression,
     busy_poll: Option<BusyPoll>,
+    gate: Arc<Gate>,
+    rates: Rates,
     shards_per_core: u32,
     remote: Remote,
 }
@@ -416,6 +455,8 @@ where
         origin: plan.origin.clone(),
         compression: plan.compression.clone(),
         busy_poll: plan.busy_poll.clone(),
+        gate: plan.gate.clone(),
+        rates: plan.rates.clone(),
     };
     let stats = plan.remote.directory.stats[index].clone();
     let handler = (plan.factory)(&info);
@@ -456,10 +497,24 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
-    /// Graceful: no new connections, 1001 to all, and `run` returns when all have answered or
-    /// [`Deadlines::drain_ms`] has passed.
+    /// Graceful: no new connections, [`Deadlines::goodbye`] to all within [`Deadlines::drain_window_ms`],
+    /// and `run` returns when all have answered or [`Deadlines::drain_ms`] has passed.
     pub fn shutdown(&self) {
         self.ask(DRAIN);
+    }
+
+    /// How far a graceful end has come; `None` before it begins.
+    ///
+    /// ```no_run
+    /// # let handle: ringwire::ServerHandle = unimplemented!();
+    /// handle.shutdown();
+    /// while let Some(progress) = handle.drain_progress().filter(|progress| progress.left > 0) {
+    ///     eprintln!("{} of {} connections are left", progress.left, progress.began_with);
+    ///     std::thread::sleep(std::time::Duration::from_secs(1));
+    /// }
+    /// ```
+    pub fn drain_progress(&self) -> Option<DrainProgress> {
+        self.remote.drain_progress()
     }
 
     /// At once: connections are cut.

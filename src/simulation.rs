@@ -5,10 +5,11 @@
 //! give one history, and whenever the shard comes to rest its books are checked, so that a test of
 //! a handler is one of the engine as well.
 
-use crate::config::{Compression, Deadlines, Limits, OriginPolicy};
+use crate::config::{Admission, Compression, Deadlines, Limits, OriginPolicy, Rates};
 use crate::driver::checked::Checked;
 use crate::driver::sim::{Faults, Sim, SimNet, SimPeer};
 use crate::driver::{Driver, DriverConfig};
+use crate::engine::admission::Gate;
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::mailbox;
 use crate::engine::{Command, Core, CoreConfig};
@@ -98,6 +99,8 @@ pub struct SimulationBuilder<H> {
     deadlines: Deadlines,
     origin: OriginPolicy,
     compression: Compression,
+    admission: Admission,
+    rates: Rates,
     /// Known when it is built.
     handler: PhantomData<fn() -> H>,
 }
@@ -133,10 +136,24 @@ impl<H: Handler> SimulationBuilder<H> {
         self
     }
 
+    /// How many connections are let in, from whom; default [`Admission::default`].
+    pub fn admission(mut self, admission: Admission) -> Self {
+        self.admission = admission;
+        self
+    }
+
+    /// How fast each peer may send; default as fast as it likes.
+    pub fn rates(mut self, rates: Rates) -> Self {
+        self.rates = rates;
+        self
+    }
+
     /// Builds the world and the shard in it. `factory` is what [`Server::run`](crate::Server::run)
     /// is given; the shard has number 0 and no core.
     pub fn build(self, factory: impl FnOnce(&ShardInfo) -> H) -> Simulation<H> {
-        let Self { seed, faults, limits, deadlines, origin, compression, handler: _ } = self;
+        let Self { seed, faults, limits, deadlines, origin, compression, admission, rates, handler: _ } =
+            self;
+        let gate = Arc::new(Gate::new(admission));
         let net = SimNet::new(seed, faults);
         let driver_config = DriverConfig {
             max_connections: limits.max_connections,
@@ -157,7 +174,8 @@ impl<H: Handler> SimulationBuilder<H> {
             }),
         };
         let info = ShardInfo { index: 0, core: None, driver: Sim::NAME, remote: remote.clone() };
-        let config = CoreConfig { shard: 0, limits, deadlines, origin, compression, busy_poll: None };
+        let config =
+            CoreConfig { shard: 0, limits, deadlines, origin, compression, gate, rates, busy_poll: None };
         let clock = Clock::simulated(net.clock());
         let core = Core::new(driver, factory(&info), config, clock, inbox, stats);
         Simulation { net, core, remote, stopped: false }
@@ -174,6 +192,8 @@ impl<H: Handler> Simulation<H> {
             deadlines: Deadlines::default(),
             origin: OriginPolicy::default(),
             compression: Compression::default(),
+            admission: Admission::default(),
+            rates: Rates::default(),
             handler: PhantomData,
         }
     }

@@ -262,9 +262,27 @@ fn the_page_admits_only_its_own_script_and_style() {
     assert!(page.contains(&format!("<script nonce=\"{nonce}\">")));
     assert!(page.contains(&format!("<style nonce=\"{nonce}\">")));
     assert!(!page.contains("{{nonce}}"));
-    for id in ["status", "driver", "send-text", "text", "send-binary", "log", "rtt-chart", "rtt-p50", "auto"]
-    {
+    for id in [
+        "status",
+        "driver",
+        "send-text",
+        "text",
+        "send-binary",
+        "log",
+        "rtt-chart",
+        "rtt-p50",
+        "auto",
+        "chat-log",
+        "ticker-chart",
+        "panel-ways",
+    ] {
         assert!(page.contains(&format!("id=\"{id}\"")), "{id}");
+    }
+    assert!(page.contains(&format!("<script type=\"module\" nonce=\"{nonce}\" src=\"/tabs.js\">")));
+    for script in ["/tabs.js", "/ringwire.js"] {
+        let (head, text) = ask(&mut stream, "GET", script);
+        assert!(head.contains("\r\nContent-Type: text/javascript; charset=utf-8\r\n"), "{head}");
+        assert!(!text.contains("from \"http"), "{script} loads something from elsewhere");
     }
     for foreign in ["src=\"http", "href=\"http", "@import", "url("] {
         assert!(!page.contains(foreign), "the page loads something from elsewhere: {foreign}");
@@ -522,6 +540,63 @@ fn a_unix_socket_is_served_and_removed() {
         assert_eq!(server.exit().code(), Some(0));
         assert!(!path.exists());
     }
+}
+
+/// Even a server that is cut short cleans up behind itself.
+#[test]
+fn a_unix_socket_is_removed_at_a_second_signal() {
+    let path = std::env::temp_dir().join(format!("ringwire-cli-forced-{}.sock", std::process::id()));
+    let listen = format!("unix:{}", path.display());
+    for driver in drivers() {
+        let args = ["serve", "--driver", driver, "--listen", &listen, "--drain-window-ms", "60000"];
+        let server = Server::spawn(&mut ringwire(&args));
+        let mut stream = UnixStream::connect(&path).expect("the socket answers");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout of seconds");
+        assert_eq!(ask(&mut stream, "GET", "/healthz").1, "ok\n");
+        server.signal("TERM");
+        std::thread::sleep(Duration::from_millis(100));
+        server.signal("TERM");
+        assert_eq!(server.exit().code(), Some(143));
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn bounds_are_kept() {
+    for driver in drivers() {
+        let server =
+            Server::start(driver, &["--max-total-connections", "2", "--max-messages-per-second", "3"]);
+        let mut peer = Peer::open(&server, "/echo").expect("an open connection");
+        let mut second = server.connect();
+        assert_eq!(ask(&mut second, "GET", "/healthz").1, "ok\n");
+        let mut third = server.connect();
+        let mut answer = String::new();
+        third.read_to_string(&mut answer).expect("an answer and the end");
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 5\r\n"), "{answer}");
+        for _ in 0..4 {
+            peer.send(Message::Text("fast"));
+        }
+        let mut seen = Vec::new();
+        while !is_close(&seen, CloseCode::POLICY_VIOLATION) {
+            assert!(seen.iter().all(|seen| *seen == Seen::Text("fast".to_owned())), "{seen:?}");
+            seen = peer.read();
+        }
+        drop(second);
+    }
+}
+
+#[test]
+fn a_proxy_tells_who_asks() {
+    let server = Server::start("epoll", &["--proxy-from", "127.0.0.0/8,unix"]);
+    let mut proxied = server.connect();
+    proxied.write_all(b"PROXY TCP4 192.0.2.7 192.0.2.1 50000 443\r\n").expect("a header");
+    assert_eq!(ask(&mut proxied, "GET", "/healthz").1, "ok\n");
+    let mut plain = server.connect();
+    plain.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").expect("a request");
+    let mut answer = Vec::new();
+    // The end may be a reset, as the request was not read.
+    let _ = plain.read_to_end(&mut answer);
+    assert!(answer.is_empty(), "{answer:?}");
 }
 
 #[test]

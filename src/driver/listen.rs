@@ -32,6 +32,39 @@ impl Listener {
     }
 }
 
+/// What accepted TCP sockets inherit from their listener, so that it costs no system call for each
+/// (tcp(7), socket(7)). 0 leaves the kernel's default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpOptions {
+    /// Seconds of silence before the kernel probes the peer's host.
+    pub keepalive_s: u32,
+    /// Milliseconds that sent bytes may stay unacknowledged.
+    pub user_timeout_ms: u32,
+}
+
+/// Probes of a silent host before its connection is given up.
+const KEEPALIVE_PROBES: u32 = 3;
+
+impl TcpOptions {
+    fn set(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        // The kernel takes up to 32,767 seconds.
+        let seconds = self.keepalive_s.min(32_767);
+        let set = |name, value: u32| {
+            sys::set_option(fd, libc::IPPROTO_TCP, name, i32::try_from(value).unwrap_or(i32::MAX))
+        };
+        if seconds > 0 {
+            sys::set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+            set(libc::TCP_KEEPIDLE, seconds)?;
+            set(libc::TCP_KEEPINTVL, seconds.div_ceil(KEEPALIVE_PROBES))?;
+            set(libc::TCP_KEEPCNT, KEEPALIVE_PROBES)?;
+        }
+        if self.user_timeout_ms > 0 {
+            set(libc::TCP_USER_TIMEOUT, self.user_timeout_ms)?;
+        }
+        Ok(())
+    }
+}
+
 /// Binds `addr` once for each of `shards` (at least one) and listens.
 ///
 /// Returns a listener for each shard and the address with its port resolved.
@@ -48,9 +81,21 @@ impl Listener {
 /// # std::io::Result::Ok(())
 /// ```
 pub fn bind(addr: &ListenAddr, shards: usize) -> io::Result<(Vec<Listener>, ListenAddr)> {
+    bind_with(addr, shards, &TcpOptions::default())
+}
+
+/// As [`bind`], with options.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_with(
+    addr: &ListenAddr,
+    shards: usize,
+    options: &TcpOptions,
+) -> io::Result<(Vec<Listener>, ListenAddr)> {
     let shards = shards.max(1);
     match addr {
-        ListenAddr::Tcp(to) => bind_tcp(*to, shards).map(|(l, at)| (l, ListenAddr::Tcp(at))),
+        ListenAddr::Tcp(to) => bind_tcp(*to, shards, options).map(|(l, at)| (l, ListenAddr::Tcp(at))),
         ListenAddr::Unix(path) => bind_unix(path, shards).map(|l| (l, addr.clone())),
     }
     .map_err(|error| explain(addr, error))
@@ -77,24 +122,25 @@ fn explain(addr: &ListenAddr, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}; {next}"))
 }
 
-fn bind_tcp(to: SocketAddr, shards: usize) -> io::Result<(Vec<Listener>, SocketAddr)> {
+fn bind_tcp(to: SocketAddr, shards: usize, options: &TcpOptions) -> io::Result<(Vec<Listener>, SocketAddr)> {
     if shards > 1 && to.port() != 0 {
         // Every socket of a port must carry SO_REUSEPORT to share it, so two servers of the same
         // user would silently split one port. A socket without it finds out. Between this check
         // and the binding below is a gap in which a second server can still slip in.
         tcp_socket(to, false)?;
     }
-    let first = tcp_listener(to, shards > 1)?;
+    let first = tcp_listener(to, shards > 1, options)?;
     let at = sys::local_addr(first.as_fd())?;
     let mut listeners = vec![first];
     while listeners.len() < shards {
-        listeners.push(tcp_listener(at, true)?);
+        listeners.push(tcp_listener(at, true, options)?);
     }
     Ok((listeners, at))
 }
 
-fn tcp_listener(to: SocketAddr, share: bool) -> io::Result<Listener> {
+fn tcp_listener(to: SocketAddr, share: bool, options: &TcpOptions) -> io::Result<Listener> {
     let fd = tcp_socket(to, share)?;
+    options.set(fd.as_fd())?;
     sys::listen(fd.as_fd(), BACKLOG)?;
     Ok(Listener { fd, _socket_file: None })
 }
@@ -177,6 +223,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
     use std::net::TcpStream;
     use std::os::unix::net::UnixStream;
 
@@ -268,6 +315,21 @@ mod tests {
         let (_second, _) = bind(&addr, 1).unwrap();
         drop(first);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn accepted_sockets_inherit_the_options() {
+        let options = TcpOptions { keepalive_s: 60, user_timeout_ms: 30_000 };
+        let (listeners, addr) = bind_with(&tcp(0), 1, &options).unwrap();
+        let _peer = TcpStream::connect(("127.0.0.1", port(&addr))).unwrap();
+        let (end, _) = sys::accept(listeners[0].as_fd()).unwrap();
+        let option = |level, name| sys::get_option(end.as_fd(), level, name).unwrap();
+        assert_eq!(option(libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+        assert_eq!(option(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE), 60);
+        assert_eq!(option(libc::IPPROTO_TCP, libc::TCP_KEEPINTVL), 20);
+        assert_eq!(option(libc::IPPROTO_TCP, libc::TCP_KEEPCNT), 3);
+        assert_eq!(option(libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT), 30_000);
+        assert_eq!(option(libc::IPPROTO_TCP, libc::TCP_NODELAY), 1);
     }
 
     #[test]

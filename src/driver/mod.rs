@@ -189,6 +189,10 @@ pub struct DriverStats {
     pub waits: u64,
     /// Gauge: receive buffers now published or kept.
     pub receive_buffers: u64,
+    /// Gauge: the fewest receive buffers that were ever left, of [`DriverConfig::receive_buffers`].
+    pub receive_buffers_low_water: u64,
+    /// Entries submitted to io_uring.
+    pub submissions: u64,
     /// Gauge: receive buffers now on loan.
     pub leases_out: u64,
     /// Gauge: connections on direct descriptors.

@@ -166,20 +166,18 @@ pub(super) fn connector(to: &SocketAddr, source: Option<IpAddr>, nonblocking: bo
     Ok(fd)
 }
 
+/// getsockopt(2) of an int.
+pub(super) fn get_option(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
+    let mut value: libc::c_int = 0;
+    let mut len = mem::size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: `value` and `len` live across the call, and `len` is the size of `value`.
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len) })?;
+    Ok(value)
+}
+
 /// getsockopt(2) of `SO_ERROR`: the outcome of a connect.
 pub(super) fn take_error(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let mut errno: libc::c_int = 0;
-    let mut len = mem::size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: `errno` and `len` live across the call, and `len` is the size of `errno`.
-    check(unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ERROR,
-            (&raw mut errno).cast(),
-            &raw mut len,
-        )
-    })?;
+    let errno = get_option(fd, libc::SOL_SOCKET, libc::SO_ERROR)?;
     if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) }
 }
 

@@ -4,7 +4,7 @@
 
 use super::Core;
 use super::deadlines::{Due, nearest};
-use super::slot::{Flags, NO_WORK, Phase, Slot};
+use super::slot::{Entry, Flags, NO_WORK, Phase, Slot};
 use crate::driver::{Driver, Token};
 use crate::handler::Handler;
 use std::collections::BTreeSet;
@@ -27,14 +27,14 @@ impl<D: Driver, H: Handler> Core<D, H> {
             && !matches!(self.accept_paused, super::AcceptPause::Until(_))
     }
 
-    /// Adds up what the core counts and compares it with what it holds.
+    /// Adds up what the core counts and compares it with what it holds. It is to be its server's only core.
     ///
     /// # Errors
     /// What does not agree.
     pub fn audit(&self) -> Result<(), String> {
         let Self { table, common, .. } = self;
         let mut works = BTreeSet::new();
-        let (mut armed, mut owed) = (0, 0);
+        let (mut armed, mut owed, mut let_in, mut shaking) = (0, 0, 0, 0);
         for (token, slot, state) in table.iter() {
             if slot.work != NO_WORK {
                 demand!(common.works.contains(slot.work as usize), "{token:?} has a work that is free");
@@ -49,9 +49,17 @@ impl<D: Driver, H: Handler> Core<D, H> {
             let listed = common.dirty.iter().filter(|dirty| **dirty == token).count();
             let flagged = usize::from(slot.flags.has(Flags::DIRTY));
             demand!(listed == flagged, "{token:?} is {listed} times on the list of the dirty");
+            let slowed = slot.flags.has(Flags::SLOWED);
+            demand!(!slowed || slot.flags.has(Flags::PAUSED), "{token:?} is slowed and not paused");
+            let_in += usize::from(slot.entry.has(Entry::COUNTED));
+            shaking += usize::from(slot.entry.has(Entry::SHAKING));
             self.audit_use(token, slot)?;
             self.audit_timer(token, slot)?;
         }
+        let counted = common.gate.counts();
+        demand!(counted == (let_in, shaking), "{let_in} let in, {shaking} shake hands, counted {counted:?}");
+        let counted = common.stats.connections();
+        demand!(counted == table.len() as u64, "{} connections, counted {counted}", table.len());
         demand!(works.len() == common.works.len(), "{} works are nobody's", common.works.len() - works.len());
         demand!(armed == self.wheel.armed(), "{armed} timers, the wheel counts {}", self.wheel.armed());
         let queued: usize = common.works.iter().map(|(_, work)| work.queued()).sum();
@@ -73,6 +81,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let limits = &self.common.limits;
         let busy = work.queued() > 0
             || !work.carry.is_empty()
+            || !work.held.is_empty()
             || work.handshake.is_some()
             || !work.acceptance.is_empty()
             || slot.phase == Phase::Closing

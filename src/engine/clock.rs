@@ -8,11 +8,23 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-#[derive(Debug)]
+/// One turn in so many is measured by the [`Stopwatch`].
+const SAMPLED_TURNS: u64 = 64;
+
+#[derive(Clone, Debug)]
 enum Source {
     Monotonic(Instant),
     /// Nanoseconds, moved by the simulation.
     Simulated(Rc<Cell<u64>>),
+}
+
+impl Source {
+    fn now(&self) -> Duration {
+        match self {
+            Self::Monotonic(start) => start.elapsed(),
+            Self::Simulated(nanoseconds) => Duration::from_nanos(nanoseconds.get()),
+        }
+    }
 }
 
 /// Time since the clock was made, as of the last [`Clock::refresh`].
@@ -37,15 +49,22 @@ impl Clock {
 
     /// Reads the source.
     pub fn refresh(&mut self) {
-        self.now = match &self.source {
-            Source::Monotonic(start) => start.elapsed(),
-            Source::Simulated(nanoseconds) => Duration::from_nanos(nanoseconds.get()),
-        };
+        self.now = self.source.now();
     }
 
     /// Time at the last refresh.
     pub fn now(&self) -> Duration {
         self.now
+    }
+
+    /// Time since the last refresh, as of now.
+    pub fn elapsed(&self) -> Duration {
+        self.source.now().saturating_sub(self.now)
+    }
+
+    /// A stopwatch that shows this clock's time.
+    pub fn stopwatch(&self) -> Stopwatch {
+        Stopwatch { source: self.source.clone(), on: false }
     }
 
     /// Timer ticks at the last refresh.
@@ -56,6 +75,32 @@ impl Clock {
     /// How long from the last refresh until `tick` begins.
     pub fn until(&self, tick: u64) -> Duration {
         Duration::from_millis(tick * u64::from(TICK_MS)).saturating_sub(self.now)
+    }
+}
+
+/// Measures what happens within a turn, in some turns only: reading the clock takes longer than a small
+/// message.
+#[derive(Debug)]
+pub struct Stopwatch {
+    source: Source,
+    on: bool,
+}
+
+impl Stopwatch {
+    /// Turns it on or off for the turn of that number.
+    pub fn sample(&mut self, turn: u64) {
+        self.on = turn.is_multiple_of(SAMPLED_TURNS);
+    }
+
+    /// Whether this turn is measured.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.on
+    }
+
+    /// The time.
+    pub fn now(&self) -> Duration {
+        self.source.now()
     }
 }
 

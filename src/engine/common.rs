@@ -3,17 +3,21 @@
 //! Nothing here knows the driver: sending appends to a [`Work`] and marks the connection dirty;
 //! the turn hands every dirty connection's bytes to the driver at once.
 
+use super::admission::Gate;
 use super::assembly::Assembly;
+use super::clock::Stopwatch;
 use super::deflate::Contexts;
 use super::entropy::Entropy;
 use super::heartbeat::Heartbeat;
 use super::inflate::Job;
 use super::lent::Lent;
+use super::lifetimes::Lifetimes;
 use super::pool::Pool;
 use super::queue::Queue;
+use super::rates::Meters;
 use super::slot::{Flags, NO_WORK, PeerTable, Phase, Slot};
 use super::stats::Stats;
-use crate::config::{Deadlines, Limits, OriginPolicy};
+use crate::config::{Deadlines, Goodbye, Limits, OriginPolicy};
 use crate::driver::Token;
 use crate::http::HeadScanner;
 use crate::ws::client::ClientHandshake;
@@ -21,6 +25,7 @@ use crate::ws::{self, CloseCode, DecodeLimits, Kind, Prepared, Role, State};
 use bytes::Bytes;
 use slab::Slab;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Pings of one turn that are answered one by one; of those beyond, the last is (RFC 6455 §5.5.3).
 pub const MAX_PONGS_PER_TURN: u8 = 16;
@@ -48,6 +53,8 @@ pub struct Work {
     pub assembly_since: u32,
     /// A frame header, control frame or request head that is not whole yet.
     pub carry: Vec<u8>,
+    /// What came of a peer that has to wait for its rate.
+    pub held: Vec<u8>,
     /// Where the search for the end of the head in `carry` stands.
     pub scanner: HeadScanner,
     /// Bytes of head and body that the request in `carry` needs; 0 while the head is not whole.
@@ -116,10 +123,22 @@ pub struct Common {
     pub entropy: Entropy,
     /// This turn's tick, modulo 2^32.
     pub tick: u32,
+    /// This turn's time since the clock was made.
+    pub now: Duration,
+    /// Measures the handler, in some turns.
+    pub stopwatch: Stopwatch,
     /// The number of the last request, modulo 2^32: tickets carry it.
     pub last_request: u32,
     /// No new work: the server is going away.
     pub draining: bool,
+    /// Who is let in.
+    pub gate: Arc<Gate>,
+    /// Answers under way to peers that were not let in.
+    pub answers: u32,
+    /// How fast peers may send.
+    pub meters: Meters,
+    /// When connections have been open long enough.
+    pub lifetimes: Lifetimes,
     /// The handler asked for the end.
     pub stop_asked: bool,
     /// Bytes queued on all connections.
@@ -129,6 +148,13 @@ pub struct Common {
 }
 
 impl Common {
+    /// Moves a connection to another phase: the only way, as the census counts them.
+    pub fn enter(&self, slot: &mut Slot, phase: Phase) {
+        self.stats.count_out(slot);
+        slot.phase = phase;
+        self.stats.count_in(slot);
+    }
+
     /// Decoding limits for a connection.
     #[inline]
     pub fn decode_limits(&self, slot: &Slot) -> DecodeLimits {
@@ -167,6 +193,7 @@ impl Common {
         let Some(work) = self.existing_work(slot) else { return };
         let idle = work.queued() == 0
             && (ended || work.carry.is_empty())
+            && (ended || work.held.is_empty())
             && work.handshake.is_none()
             && work.acceptance.is_empty()
             && (!is_heard || work.inflating.is_none())
@@ -186,6 +213,7 @@ impl Common {
         self.outbox_bytes -= work.queued();
         work.queue.dismantle(&mut self.pool);
         self.pool.give(work.carry);
+        self.pool.give(work.held);
         self.pool.give(work.acceptance);
         work.assembly.dismantle(&mut self.pool);
         if let Some(inflater) = work.inflating.and_then(|job| job.into_inflater()) {
@@ -263,8 +291,7 @@ impl Common {
         let room = self.limits.max_outbox_bytes as usize;
         let Some(bytes) = work.queue.append_behind(room, kind, payload) else { return false };
         self.outbox_bytes += bytes;
-        self.stats.messages_sent.add(1);
-        self.stats.message_bytes_sent.add(payload.len() as u64);
+        self.stats.count_sent(kind, payload.len());
         true
     }
 
@@ -371,8 +398,7 @@ impl Common {
             Err(refused) => return refused,
         };
         append(self, slot, token, mask);
-        self.stats.messages_sent.add(1);
-        self.stats.message_bytes_sent.add(payload.len() as u64);
+        self.stats.count_sent(kind, payload.len());
         let work = &self.works[slot.work as usize];
         if work.in_flight == 0 || work.answered {
             SendResult::Sent
@@ -426,6 +452,26 @@ impl Common {
         if queued { SendResult::Queued } else { SendResult::Sent }
     }
 
+    /// Pings a silent connection. The payload tells when, so that the pong tells how long it took.
+    pub fn ping_idle(&mut self, slot: &mut Slot, token: Token) {
+        slot.since = self.tick;
+        slot.flags.set(Flags::PING_SENT);
+        slot.flags.set(Flags::PONG_AWAITED);
+        self.stats.pings_sent.add(1);
+        let payload = (self.now.as_micros() as u32).to_be_bytes();
+        self.ping(slot, token, &payload);
+    }
+
+    /// A pong came: if it is the answer to [`ping_idle`](Self::ping_idle), counts how long it took.
+    /// What a peer makes up is its own, but no more than the deadline.
+    pub fn pong_came(&self, slot: &mut Slot, payload: &[u8]) {
+        let Ok(sent_us) = payload.try_into().map(u32::from_be_bytes) else { return };
+        let us = (self.now.as_micros() as u32).wrapping_sub(sent_us);
+        if us / 1_000 <= self.deadlines.pong_ms && slot.flags.take(Flags::PONG_AWAITED) {
+            self.stats.labelled.pongs.record(Duration::from_micros(us.into()));
+        }
+    }
+
     /// Answers a ping. Returns false when that was one too many for now.
     pub fn pong(&mut self, slot: &mut Slot, token: Token, payload: &[u8]) -> bool {
         if self.work(slot).pongs >= MAX_PONGS_PER_TURN || !self.control_room(slot) {
@@ -437,7 +483,17 @@ impl Common {
         true
     }
 
-    /// Begins or answers the closing handshake, or ends a response that goes on. Does nothing if our Close frame was sent before.
+    /// Begins the closing handshake for a reason of the server's own.
+    pub fn say_goodbye(&mut self, slot: &mut Slot, token: Token, reason: &str) {
+        let code = match self.deadlines.goodbye {
+            Goodbye::GoingAway => CloseCode::GOING_AWAY,
+            Goodbye::ServiceRestart => CloseCode::SERVICE_RESTART,
+        };
+        self.close(slot, token, Some(code), reason);
+    }
+
+    /// Begins or answers the closing handshake, or ends a response that goes on. Does nothing if our Close
+    /// frame was sent before.
     pub fn close(&mut self, slot: &mut Slot, token: Token, code: Option<CloseCode>, reason: &str) {
         if slot.phase == Phase::Stream {
             return self.end_stream(slot, token);
@@ -450,5 +506,9 @@ impl Common {
             self.append(slot, token, 16 + reason.len(), |out| ws::encode_close(out, code, reason, mask));
         }
         slot.session.close_sent();
+        if slot.flags.has(Flags::SLOWED) {
+            // What the peer says is of no interest any more, but for its Close frame.
+            self.meters.forgive(token, self.tick);
+        }
     }
 }

@@ -8,11 +8,11 @@ use super::Core;
 use super::clock::ticks;
 use super::common::Common;
 use super::party::Party;
-use super::slot::{Flags, Phase, Slot};
+use super::slot::{Entry, Flags, Phase, Slot};
 use crate::driver::{Driver, Token};
 use crate::handler::{CloseReason, ConnectError, Deadline, Handler};
 use crate::http::Response;
-use crate::ws::{CloseCode, State};
+use crate::ws::{CloseCode, Role, State};
 
 /// What a connection's stamps say must happen, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,7 @@ pub(super) enum Due {
     /// The ping of event streams.
     Comment,
     Linger,
+    Lifetime,
     End(Deadline),
 }
 
@@ -68,9 +69,13 @@ pub(super) fn nearest(common: &Common, index: u32, slot: &Slot) -> Option<(i32, 
     let assembly = work
         .filter(|_| slot.phase == Phase::Open && slot.session.state() == State::Open)
         .filter(|_| slot.session.is_inside_message())
-        .filter(|_| !slot.flags.has(Flags::STREAM))
+        .filter(|_| !slot.flags.has(Flags::STREAM) && !slot.flags.has(Flags::SLOWED))
         .and_then(|work| left(work.assembly_since, deadlines.assembly_ms, Due::End(Deadline::Assembly)));
-    [write, state, assembly].into_iter().flatten().min_by_key(|(left, _)| *left)
+    let lifetime = (common.lifetimes.end(index))
+        .filter(|_| slot.phase == Phase::Open && slot.session.state() == State::Open)
+        .filter(|_| slot.session.role() == Role::Server)
+        .map(|end| (end.wrapping_sub(common.tick) as i32, Due::Lifetime));
+    [write, state, assembly, lifetime].into_iter().flatten().min_by_key(|(left, _)| *left)
 }
 
 /// A number below `bound`, far from those of other slots.
@@ -130,14 +135,17 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let due = nearest(common, token.slot, slot).filter(|(left, _)| *left <= 0).map(|(_, due)| due);
         match due {
             None => {}
-            Some(Due::Ping) => {
-                slot.since = common.tick;
-                slot.flags.set(Flags::PING_SENT);
-                common.stats.pings_sent.add(1);
-                common.ping(slot, token, b"");
+            Some(Due::Ping) => common.ping_idle(slot, token),
+            Some(Due::Lifetime) => {
+                common.stats.lifetimes_ended.add(1);
+                common.say_goodbye(slot, token, "the connection has been open for long enough");
             }
             Some(Due::Comment) => drop(common.comment(slot, token)),
             Some(Due::Answer) => return self.expire(token),
+            Some(Due::Head) if slot.entry.has(Entry::PROXY_DUE) => {
+                common.stats.proxy_headers_invalid.add(1);
+                return self.abort(token, CloseReason::Disconnected);
+            }
             Some(Due::Head) if slot.phase == Phase::Head && common.existing_work(slot).is_some() => {
                 // Part of a request came: say why it ends.
                 common.stats.http_errors.add(1);

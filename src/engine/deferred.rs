@@ -54,7 +54,7 @@ impl<H: Handler> Party<'_, H> {
         }
         let ms = u32::try_from(within.as_millis()).unwrap_or(u32::MAX).min(MAX_WAIT_MS);
         let Self { slot, common, .. } = self;
-        slot.phase = Phase::Deferred;
+        common.enter(slot, Phase::Deferred);
         slot.since = common.tick.wrapping_add(ticks(ms));
         slot.last_seen = common.last_request;
         slot.flags.assign(Flags::LAST, !exchange.keep_alive);
@@ -88,7 +88,7 @@ impl<H: Handler> Party<'_, H> {
             keep_alive: !self.slot.flags.take(Flags::LAST) && !self.common.draining,
             head_only: self.slot.flags.take(Flags::HEAD_ONLY),
         };
-        self.slot.phase = Phase::Head;
+        self.common.enter(self.slot, Phase::Head);
         self.slot.since = self.common.tick;
         self.common.stats.deferred.sub(1);
         (self.state.take(), exchange)

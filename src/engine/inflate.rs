@@ -108,7 +108,7 @@ fn inflate<H: Handler>(
         conn.common.stats.inflated_bytes.add(step.written as u64);
         let first = !std::mem::replace(begun, *begun || !chunk.is_empty());
         if first && ends {
-            deliver(handler, conn, message.kind(), chunk);
+            deliver::<true, H>(handler, conn, message.kind(), chunk);
         } else if !chunk.is_empty() || ends {
             receive::piece(handler, conn, message.kind(), chunk, first, ends);
         }

@@ -4,6 +4,7 @@
 //! through their mailboxes, time through its clock, and the user through the handler; it shares
 //! only its counters.
 
+pub mod admission;
 mod assembly;
 mod audit;
 pub mod broadcast;
@@ -12,16 +13,21 @@ pub mod common;
 mod deadlines;
 pub mod deferred;
 pub mod deflate;
+mod drain;
 pub mod entropy;
 pub mod heartbeat;
+pub mod histogram;
 pub mod inflate;
 pub mod lent;
+mod lifetimes;
 pub mod mailbox;
 pub mod outbound;
 mod outbox;
 mod party;
 pub mod pool;
+pub mod prometheus;
 pub mod queue;
+mod rates;
 mod receive;
 mod requests;
 pub mod slot;
@@ -31,22 +37,26 @@ pub mod stream;
 pub mod table;
 pub mod wheel;
 
-use crate::config::{BusyPoll, Compression, Deadlines, Limits, OriginPolicy};
+use crate::config::{BusyPoll, Compression, Deadlines, Limits, OriginPolicy, Rates};
 use crate::driver::{Driver, Event, PeerAddr, Token};
 use crate::handler::{CloseReason, ConnId, Handler, Shard, Ticket};
 use crate::ws::{CloseCode, Kind, Prepared, Role, Session};
+use admission::Gate;
 use broadcast::{Broadcast, Broadcasts};
 use bytes::Bytes;
 use clock::Clock;
 use common::Common;
 use deferred::Answer;
 use deflate::Contexts;
+use drain::Drain;
 use entropy::Entropy;
 use heartbeat::Heartbeat;
+use lifetimes::Lifetimes;
 use mailbox::Inbox;
 use outbound::{Connect, ConnectError};
 use party::Party;
 use pool::Pool;
+use rates::Meters;
 use slab::Slab;
 use slot::{PeerTable, Phase, Slot};
 use spin::Spin;
@@ -123,6 +133,10 @@ pub struct CoreConfig {
     pub origin: OriginPolicy,
     /// Whether messages are compressed.
     pub compression: Compression,
+    /// Who is let in; shared by the cores of a server.
+    pub gate: Arc<Gate>,
+    /// How fast peers may send.
+    pub rates: Rates,
     /// Whether the core polls before it sleeps.
     pub busy_poll: Option<BusyPoll>,
 }
@@ -152,7 +166,7 @@ pub struct Core<D: Driver, H: Handler> {
     accept_paused: AcceptPause,
     /// Accepted by the kernel before a pause took hold: they wait for a slot.
     parked: VecDeque<(D::Socket, PeerAddr)>,
-    drain_until: Option<Duration>,
+    drain: Option<Drain>,
     stopped: bool,
     handler_wait: Option<Duration>,
 }
@@ -185,6 +199,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
             pool: Pool::new(limits.max_pool_bytes),
             limits,
             heartbeat: Heartbeat::new(config.deadlines.idle_ms, config.shard),
+            lifetimes: Lifetimes::new(&config.deadlines),
+            meters: Meters::new(config.rates),
+            gate: config.gate,
+            answers: 0,
             deadlines: config.deadlines,
             origin: config.origin,
             deflate: Contexts::new(config.compression),
@@ -194,6 +212,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
             peers: PeerTable::default(),
             entropy: Entropy::default(),
             tick: clock.tick() as u32,
+            now: clock.now(),
+            stopwatch: clock.stopwatch(),
             last_request: 0,
             draining: false,
             stop_asked: false,
@@ -218,7 +238,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             due: Vec::new(),
             accept_paused: AcceptPause::No,
             parked: VecDeque::new(),
-            drain_until: None,
+            drain: None,
             stopped: false,
             handler_wait: Some(Duration::ZERO),
         }
@@ -257,6 +277,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let wait = [self.next_wait(), at_most].into_iter().flatten().min();
         let mut next = spin::turn(self.spin.as_mut(), &mut self.driver, &mut self.clock, wait)?;
         self.common.tick = self.clock.tick() as u32;
+        self.common.now = self.clock.now();
         (self.unawaited, self.hurries) = (false, false);
         let mut heard = false;
         while let Some(event) = next {
@@ -270,6 +291,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.take_commands();
         self.fire_timers();
         self.retry_accept();
+        if self.common.meters.has_paused() {
+            self.resume_the_slowed();
+        }
         let mut shard = Shard {
             table: &mut self.table,
             common: &mut self.common,
@@ -294,9 +318,15 @@ impl<D: Driver, H: Handler> Core<D, H> {
             AcceptPause::Until(when) => Some(when.saturating_sub(self.clock.now())),
             _ => None,
         };
-        let drain = self.drain_until.map(|when| when.saturating_sub(self.clock.now()));
         let settle = self.unawaited.then_some(SETTLE);
-        [timers, accept, drain, settle, self.handler_wait].into_iter().flatten().min()
+        let wait = [timers, accept, settle, self.handler_wait].into_iter().flatten().min();
+        if self.drain.is_none() && !self.common.meters.has_paused() {
+            return wait;
+        }
+        let now = self.clock.now();
+        let drain = self.drain.as_ref().map(|drain| drain.next_due(now).saturating_sub(now));
+        let slowed = self.common.meters.next_due().map(|when| when.saturating_sub(now));
+        [wait, drain, slowed].into_iter().flatten().min()
     }
 
     fn on_event(&mut self, event: Event<D::Socket>) {
@@ -327,11 +357,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             return self.parked.push_back((socket, peer));
         }
         self.common.stats.accepted.add(1);
-        let token = self.insert(peer, Phase::Head, Role::Server);
-        self.driver.attach(token, socket);
-        let head_ms = self.common.deadlines.head_ms;
-        self.arm_within(token, head_ms);
-        self.pause_accept_if_full();
+        self.admit(socket, peer);
     }
 
     /// Whether a slot is free and not spoken for by a connect under way.
@@ -364,14 +390,20 @@ impl<D: Driver, H: Handler> Core<D, H> {
 
     fn insert(&mut self, peer: PeerAddr, phase: Phase, role: Role) -> Token {
         let common = &mut self.common;
-        self.table.insert(|generation| {
-            Slot::new(&mut common.peers, peer, generation, common.tick, phase, Session::new(role))
-        })
+        let token = self.table.insert(|generation| {
+            let slot = Slot::new(&mut common.peers, peer, generation, common.tick, phase, Session::new(role));
+            common.stats.count_in(&slot);
+            slot
+        });
+        common.meters.begin(token.slot);
+        token
     }
 
     fn on_closed(&mut self, token: Token) {
         self.wheel_cancel(token);
         let Some(mut slot) = self.table.remove(token) else { return };
+        self.common.stats.count_out(&slot);
+        self.common.leave_gate(&mut slot);
         self.common.drop_work(&mut slot, token);
         self.common.deflate.disown(token.slot);
         slot.dismantle(&mut self.common.peers);
@@ -443,53 +475,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
             Phase::Connecting => return self.fail_connect(token, ConnectError::Disconnected),
             _ => {
                 party.abandon();
-                party.slot.phase = Phase::Closing;
+                party.common.enter(party.slot, Phase::Closing);
             }
         }
         party.tell_close(reason);
         self.driver.close(token);
-    }
-
-    fn begin_drain(&mut self) {
-        if self.common.draining {
-            return;
-        }
-        self.common.draining = true;
-        self.accept_paused = AcceptPause::No;
-        self.driver.close_listeners();
-        for (socket, _) in self.parked.drain(..) {
-            self.driver.refuse(socket);
-        }
-        self.drain_until =
-            Some(self.clock.now() + Duration::from_millis(self.common.deadlines.drain_ms.into()));
-        let mut tokens = Vec::with_capacity(self.table.len());
-        self.table.tokens(&mut tokens);
-        for token in tokens {
-            let Some((slot, _)) = self.table.get(token) else { continue };
-            match slot.phase {
-                Phase::Deferred => self.dismiss_waiting(token),
-                Phase::Open | Phase::Stream => {
-                    let code = Some(CloseCode::GOING_AWAY);
-                    self.common.close(slot, token, code, "the server is going away");
-                    self.arm_for_state(token);
-                }
-                Phase::Head if self.common.queued(slot) == 0 => self.abort(token, CloseReason::Shutdown),
-                Phase::Head => slot.phase = Phase::Finishing,
-                Phase::Connecting => self.abort(token, CloseReason::Shutdown),
-                Phase::Finishing | Phase::Lingering | Phase::Closing => {}
-            }
-        }
-    }
-
-    fn progress_drain(&mut self) {
-        if self.common.stop_asked {
-            self.common.stop_asked = false;
-            self.begin_drain();
-        }
-        let Some(until) = self.drain_until else { return };
-        if self.table.is_empty() || self.clock.now() >= until {
-            self.stop();
-        }
     }
 
     fn stop(&mut self) {
@@ -514,7 +504,6 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.common.heartbeat.resize(self.table.len());
         let stats = &self.common.stats;
         stats.turns.add(1);
-        stats.connections.set(self.table.len() as u64);
         stats.broadcast_bytes.set(self.inbox.held_bytes() as u64);
         stats.outbox_bytes.set(self.common.outbox_bytes as u64);
         stats.pool_bytes.set(self.common.pool.free_bytes() as u64);
@@ -525,5 +514,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if let Some(spin) = &self.spin {
             stats.absorb_spin(&spin.counts());
         }
+        stats.labelled.turns.record(self.clock.elapsed());
+        self.common.stopwatch.sample(stats.turns.get());
     }
 }

@@ -139,7 +139,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// Ends a connection whose handshake did not succeed.
     pub(super) fn fail_connect(&mut self, token: Token, error: ConnectError) {
         let Some((slot, state)) = self.table.get(token) else { return };
-        slot.phase = Phase::Closing;
+        self.common.enter(slot, Phase::Closing);
         self.driver.close(token);
         if let Some(state) = state.take() {
             self.handler.connect_failed(state, error);

@@ -84,7 +84,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 return self.abort(token, CloseReason::Local);
             }
             Phase::Finishing => {
-                slot.phase = Phase::Lingering;
+                self.common.enter(slot, Phase::Lingering);
                 slot.since = self.common.tick;
                 // A client waits for the server to end the transport.
                 if slot.session.role() == Role::Server {
@@ -123,11 +123,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     /// Receives again from a connection whose queue has become short.
-    fn resume(&mut self, token: Token) {
+    pub(super) fn resume(&mut self, token: Token) {
         let resume_below = self.common.limits.pause_receive_bytes as usize / 2 + 1;
         let Some((slot, _)) = self.table.get(token) else { return };
         // Whose request is answered later is not read from before, if more than that came.
-        let waits = slot.phase == Phase::Deferred;
+        let waits = slot.phase == Phase::Deferred || slot.flags.has(Flags::SLOWED);
         if waits || self.common.queued(slot) >= resume_below || !slot.flags.take(Flags::PAUSED) {
             return;
         }
@@ -181,6 +181,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             && slot.session.state() == State::Open
             && !slot.session.is_inside_message()
             && slot.links.is_armed()
+            && !self.common.lifetimes.is_on()
             && ahead <= ticks(self.common.deadlines.idle_ms) as i32;
         if !settled {
             self.arm_for_state(token);

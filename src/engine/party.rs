@@ -6,6 +6,7 @@ use super::common::Common;
 use super::slot::{Flags, Phase, Slot};
 use crate::driver::Token;
 use crate::handler::{CloseReason, Conn, ConnId, Handler};
+use crate::ws::Role;
 
 /// See the module's documentation.
 pub(super) struct Party<'a, H: Handler> {
@@ -32,9 +33,12 @@ impl<H: Handler> Party<'_, H> {
 
     /// Opens the handler's side.
     pub fn tell_open(&mut self, state: H::State) {
-        self.slot.phase = Phase::Open;
+        self.common.enter(self.slot, Phase::Open);
         self.slot.flags.set(Flags::HANDLER_OWED);
         self.slot.last_seen = self.common.tick;
+        if self.slot.session.role() == Role::Server {
+            self.common.lifetimes.begin(self.token.slot, self.token.generation, self.common.tick);
+        }
         self.common.stats.upgrades.add(1);
         self.common.stats.websockets.add(1);
         *self.state = Some(state);
@@ -55,21 +59,14 @@ impl<H: Handler> Party<'_, H> {
             stats.streams.sub(1);
         } else {
             stats.websockets.sub(1);
-            stats.count_close(reason.code());
         }
-        match reason {
-            CloseReason::Violation(_) => stats.violations.add(1),
-            CloseReason::Timeout(_) => stats.timeouts.add(1),
-            // A stream has no other end from its peer's side.
-            CloseReason::Disconnected if !is_stream => stats.disconnects.add(1),
-            _ => {}
-        }
+        stats.count_close(&reason, !is_stream);
         self.handler.close(ConnId::new(self.common.shard, self.token), state, reason);
     }
 
     /// From here on input is discarded; FIN follows the last queued byte.
     pub fn finishing(&mut self) {
-        self.slot.phase = Phase::Finishing;
+        self.common.enter(self.slot, Phase::Finishing);
         self.slot.since = self.common.tick;
         self.common.mark_dirty(self.slot, self.token);
     }

@@ -44,6 +44,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     pub(super) fn after_received(&mut self, token: Token, outcome: Outcome) {
+        if self.common.meters.is_on() {
+            self.pause_the_fast(token);
+        }
         if let Outcome::Abort = outcome {
             return self.abort(token, CloseReason::Disconnected);
         }
@@ -63,6 +66,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let Some(mut party) = self.party(token) else { return };
         party.slot.flags.set(Flags::EOF);
         match party.slot.phase {
+            // What came before is still delivered, when the peer's time has come.
+            Phase::Open if party.slot.flags.has(Flags::SLOWED) => {}
             Phase::Open | Phase::Stream => {
                 party.tell_close(CloseReason::Disconnected);
                 self.finish(token);
@@ -83,9 +88,13 @@ impl<H: Handler> Party<'_, H> {
     /// Decodes frames and hands their content to the handler. `leased` means that `input` is the lease,
     /// out of which may be answered.
     pub fn take_frames(&mut self, input: &mut [u8], leased: bool) -> Outcome {
+        if self.common.meters.is_on() && self.slot.flags.has(Flags::SLOWED) {
+            self.hold(input);
+            return Outcome::Continue;
+        }
         let mut at = 0;
         let was_inside = self.slot.session.is_inside_message();
-        let messages_before = self.common.stats.messages_received.get();
+        let messages_before = self.common.stats.messages_received();
         let carry = self.common.existing_work(self.slot).map(|work| std::mem::take(&mut work.carry));
         if let Some(mut carry) = carry.filter(|carry| !carry.is_empty()) {
             let whole = complete_carry(&mut carry, input, &mut at);
@@ -100,16 +109,20 @@ impl<H: Handler> Party<'_, H> {
                 return outcome;
             }
         }
-        let outcome = self.decode(input, &mut at, leased);
+        let outcome =
+            if self.common.meters.owes() { Outcome::Continue } else { self.decode(input, &mut at, leased) };
         if !matches!(outcome, Outcome::Continue) {
             return outcome;
         }
-        let goes_on = was_inside && self.common.stats.messages_received.get() == messages_before;
+        let goes_on = was_inside && self.common.stats.messages_received() == messages_before;
         if self.slot.session.is_inside_message() && !goes_on && !self.slot.flags.has(Flags::STREAM) {
             // Perhaps only its header came: no piece of it would tell.
             self.common.work(self.slot).assembly_since = self.common.tick;
         }
-        if at < input.len() {
+        if self.common.meters.owes() {
+            self.slot.flags.set(Flags::SLOWED);
+            self.hold(&input[at..]);
+        } else if at < input.len() {
             let mut carry = self.common.pool.take(ws::MAX_CARRY);
             carry.extend_from_slice(&input[at..]);
             self.common.work(self.slot).carry = carry;
@@ -119,9 +132,27 @@ impl<H: Handler> Party<'_, H> {
 
     #[inline]
     fn decode(&mut self, input: &mut [u8], at: &mut usize, leased: bool) -> Outcome {
+        match self.common.meters.is_on() || self.common.stopwatch.is_on() {
+            false => self.decode_all::<false>(input, at, leased),
+            true => self.decode_watched(input, at, leased),
+        }
+    }
+
+    /// Keeps the peer to its rate and measures the handler, which the usual loop knows nothing of.
+    #[cold]
+    fn decode_watched(&mut self, input: &mut [u8], at: &mut usize, leased: bool) -> Outcome {
+        self.decode_all::<true>(input, at, leased)
+    }
+
+    #[inline(always)]
+    fn decode_all<const WATCHED: bool>(&mut self, input: &mut [u8], at: &mut usize, leased: bool) -> Outcome {
         let limits = self.common.decode_limits(self.slot);
         let mut withheld_ping = None;
         loop {
+            if WATCHED && self.common.meters.owes() {
+                self.answer_withheld(input, withheld_ping);
+                return Outcome::Continue;
+            }
             let listening = self.slot.session.state() == State::Open;
             let item = match self.slot.session.decode(input, at, &limits) {
                 Ok(Some(item)) => item,
@@ -138,12 +169,13 @@ impl<H: Handler> Party<'_, H> {
                 }
                 // After our Close frame nothing but the peer's is of interest.
                 _ if !listening => {}
+                _ if WATCHED && !self.keeps_pace(&item) => return self.too_fast(),
                 Item::Message { kind, payload } => {
                     if leased {
                         self.lend(input, &payload);
                     }
                     let Some((handler, mut conn)) = self.conn() else { return Outcome::Abort };
-                    deliver(handler, &mut conn, kind, &input[payload]);
+                    deliver::<WATCHED, H>(handler, &mut conn, kind, &input[payload]);
                 }
                 Item::Piece { kind, payload, first, last } => {
                     let Some((handler, mut conn)) = self.conn() else { return Outcome::Abort };
@@ -164,7 +196,7 @@ impl<H: Handler> Party<'_, H> {
                         withheld_ping = Some(payload);
                     }
                 }
-                Item::Pong { .. } => {}
+                Item::Pong { payload } => self.common.pong_came(self.slot, &input[payload]),
             }
         }
     }
@@ -220,23 +252,41 @@ fn complete_carry(carry: &mut Vec<u8>, input: &[u8], at: &mut usize) -> bool {
 }
 
 #[inline]
-pub(super) fn deliver<H: Handler>(
+pub(super) fn deliver<const WATCHED: bool, H: Handler>(
     handler: &mut H,
     conn: &mut Conn<'_, H::State>,
     kind: Kind,
     payload: &[u8],
 ) {
-    conn.common.stats.messages_received.add(1);
-    conn.common.stats.message_bytes_received.add(payload.len() as u64);
     if conn.slot.flags.has(Flags::STREAM) {
-        handler.fragment(conn, Fragment { kind, payload, first: true, last: true });
-        return;
+        return deliver_fragment(handler, conn, Fragment { kind, payload, first: true, last: true });
     }
+    conn.common.stats.count_received(kind, payload.len());
     let message = match kind {
         Kind::Text => Message::Text(ws::text::validated(payload)),
         Kind::Binary => Message::Binary(payload),
     };
+    if WATCHED && conn.common.stopwatch.is_on() {
+        return measured(conn, |conn| handler.message(conn, message));
+    }
     handler.message(conn, message);
+}
+
+/// Calls the handler and counts how long it took.
+#[cold]
+fn measured<S>(conn: &mut Conn<'_, S>, call: impl FnOnce(&mut Conn<'_, S>)) {
+    let begin = conn.common.stopwatch.now();
+    call(conn);
+    let took = conn.common.stopwatch.now().saturating_sub(begin);
+    conn.common.stats.labelled.handler.record(took);
+}
+
+fn deliver_fragment<H: Handler>(handler: &mut H, conn: &mut Conn<'_, H::State>, fragment: Fragment<'_>) {
+    conn.common.stats.count_received(fragment.kind, fragment.payload.len());
+    if conn.common.stopwatch.is_on() {
+        return measured(conn, |conn| handler.fragment(conn, fragment));
+    }
+    handler.fragment(conn, fragment);
 }
 
 pub(super) fn piece<H: Handler>(
@@ -248,10 +298,7 @@ pub(super) fn piece<H: Handler>(
     last: bool,
 ) {
     if conn.slot.flags.has(Flags::STREAM) {
-        conn.common.stats.messages_received.add(1);
-        conn.common.stats.message_bytes_received.add(payload.len() as u64);
-        handler.fragment(conn, Fragment { kind, payload, first, last });
-        return;
+        return deliver_fragment(handler, conn, Fragment { kind, payload, first, last });
     }
     let whole_bytes = conn.slot.session.declared_bytes();
     conn.common.work(conn.slot);
@@ -261,7 +308,7 @@ pub(super) fn piece<H: Handler>(
     if last {
         let assembly = std::mem::take(&mut work.assembly);
         conn.common.lent = Lent::of(conn.token, &assembly);
-        deliver(handler, conn, kind, assembly.message());
+        deliver::<true, H>(handler, conn, kind, assembly.message());
         let lent = conn.common.lent.take();
         let Common { works, pool, .. } = &mut *conn.common;
         if let Some(frame) = Lent::settle(lent, assembly, pool)

@@ -6,7 +6,7 @@
 use super::deferred::Exchange;
 use super::party::Party;
 use super::receive::Outcome;
-use super::slot::Flags;
+use super::slot::{Entry, Flags};
 use crate::handler::{Accept, ConnectError, Decision, Handler, ReplyKind, Request};
 use crate::http::{self, Body, HEADER_SLOT, Head, HeadScanner, MAX_HEADERS, Response};
 use crate::ws::deflate::DeflateParams;
@@ -20,6 +20,8 @@ pub(super) enum Served {
     Open,
     /// The last answer is queued; what is left is discarded.
     Ended,
+    /// There is nothing to say to the peer.
+    Broken,
 }
 
 /// What became of the request at the front.
@@ -64,6 +66,7 @@ impl<H: Handler> Party<'_, H> {
             Served::Open if rest.is_empty() => Outcome::Continue,
             Served::Open => self.take_frames(rest, false),
             Served::Ended => Outcome::Ended,
+            Served::Broken => Outcome::Abort,
             Served::Rest => {
                 if !rest.is_empty() {
                     let mut carry = self.common.pool.take(rest.len());
@@ -77,7 +80,10 @@ impl<H: Handler> Party<'_, H> {
 
     /// Answers the whole requests at the front of `buf`; returns how many bytes they were.
     fn serve(&mut self, buf: &[u8]) -> (usize, Served) {
-        let mut at = 0;
+        let mut at = match self.take_proxy_header(buf) {
+            Ok(bytes) => bytes,
+            Err(served) => return (0, served),
+        };
         loop {
             let rest = &buf[at..];
             let put_off = self.common.queued(self.slot) >= self.common.limits.pause_receive_bytes as usize;
@@ -90,6 +96,28 @@ impl<H: Handler> Party<'_, H> {
                 Next::Deferred(bytes) => return (at + bytes, Served::Rest),
                 Next::Open(bytes) => return (at + bytes, Served::Open),
                 Next::Ended => return (buf.len(), Served::Ended),
+            }
+        }
+    }
+
+    /// Takes the header that a trusted proxy begins with; tells how many bytes it was.
+    fn take_proxy_header(&mut self, buf: &[u8]) -> Result<usize, Served> {
+        if !self.slot.entry.has(Entry::PROXY_DUE) {
+            return Ok(0);
+        }
+        match http::parse_proxy(buf) {
+            Ok(None) => Err(Served::Rest),
+            Ok(Some(header)) => {
+                self.slot.entry.take(Entry::PROXY_DUE);
+                if header.source.is_some_and(|source| !self.common.enter_behind_proxy(self.slot, source)) {
+                    self.refuse(self.common.refusal());
+                    return Err(Served::Ended);
+                }
+                Ok(header.bytes)
+            }
+            Err(_) => {
+                self.common.stats.proxy_headers_invalid.add(1);
+                Err(Served::Broken)
             }
         }
     }
@@ -116,6 +144,7 @@ impl<H: Handler> Party<'_, H> {
             Err(error) => return self.refuse(error.into()),
         };
         if handshake::is_upgrade(&head) {
+            self.common.end_handshake(self.slot);
             return self.upgrade(&head, head_bytes);
         }
         let body_bytes = match head.body() {
@@ -147,6 +176,7 @@ impl<H: Handler> Party<'_, H> {
 
     fn answer_request(&mut self, head: &Head<'_>, body: &[u8], whole: usize) -> Next {
         let peer = self.common.peers.get(self.slot);
+        self.common.end_handshake(self.slot);
         self.common.stats.http_requests.add(1);
         self.common.last_request = self.common.last_request.wrapping_add(1);
         let ticket = self.ticket();

@@ -61,6 +61,10 @@ impl Flags {
     pub const WANTS_DRAIN: Self = Self(32);
     /// The connection is on the list of those to flush.
     pub const DIRTY: Self = Self(64);
+    /// Receiving is paused because the peer exceeded its rate.
+    pub const SLOWED: Self = Self(1 << 7);
+    /// The pong to our ping has not come: it tells how long it took.
+    pub const PONG_AWAITED: Self = Self(1 << 8);
 
     /// What is open to the handler is a response, not a WebSocket.
     pub const HTTP: Self = Self(1 << 11);
@@ -72,32 +76,58 @@ impl Flags {
     pub const LAST: Self = Self(1 << 14);
     /// The request that waits is for the head alone.
     pub const HEAD_ONLY: Self = Self(1 << 15);
-
-    /// Whether `flag` is set.
-    pub fn has(self, flag: Self) -> bool {
-        self.0 & flag.0 != 0
-    }
-
-    /// Sets `flag`.
-    pub fn set(&mut self, flag: Self) {
-        self.0 |= flag.0;
-    }
-
-    /// Sets or clears `flag`.
-    pub fn assign(&mut self, flag: Self, to: bool) {
-        self.take(flag);
-        if to {
-            self.set(flag);
-        }
-    }
-
-    /// Clears `flag` and tells whether it was set.
-    pub fn take(&mut self, flag: Self) -> bool {
-        let was = self.has(flag);
-        self.0 &= !flag.0;
-        was
-    }
 }
+
+/// How a connection came in and what it counts for, as a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry(u8);
+
+impl Entry {
+    /// What carries the connection is a Unix socket.
+    pub const UNIX: Self = Self(1);
+    /// A PROXY protocol header comes first.
+    pub const PROXY_DUE: Self = Self(2);
+    /// Counted among the handshakes in progress.
+    pub const SHAKING: Self = Self(4);
+    /// Counted for its address.
+    pub const BY_ADDRESS: Self = Self(8);
+    /// Counted among the server's connections.
+    pub const COUNTED: Self = Self(16);
+}
+
+/// What the sets of flags share.
+macro_rules! bit_set {
+    ($($set:ident)+) => {$(
+        impl $set {
+            /// Whether `flag` is set.
+            pub fn has(self, flag: Self) -> bool {
+                self.0 & flag.0 != 0
+            }
+
+            /// Sets `flag`.
+            pub fn set(&mut self, flag: Self) {
+                self.0 |= flag.0;
+            }
+
+            /// Sets or clears `flag`.
+            pub fn assign(&mut self, flag: Self, to: bool) {
+                self.take(flag);
+                if to {
+                    self.set(flag);
+                }
+            }
+
+            /// Clears `flag` and tells whether it was set.
+            pub fn take(&mut self, flag: Self) -> bool {
+                let was = self.has(flag);
+                self.0 &= !flag.0;
+                was
+            }
+        }
+    )+};
+}
+
+bit_set!(Flags Entry);
 
 /// A peer address in eight bytes: IPv4 in place, IPv6 by index into a side table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +135,20 @@ enum PackedPeer {
     V4 { ip: u32, port: u16 },
     V6 { index: u32 },
     Unix,
+}
+
+/// What carries a connection's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// TCP.
+    Tcp,
+    /// A Unix stream socket.
+    Unix,
+}
+
+impl Link {
+    /// As metrics name them.
+    pub const NAMES: [&str; 2] = ["tcp", "unix"];
 }
 
 /// Addresses that do not fit a slot.
@@ -135,6 +179,12 @@ impl PeerTable {
         }
     }
 
+    /// Another peer than the one that connected, as its proxy says.
+    pub fn replace(&mut self, slot: &mut Slot, peer: PeerAddr) {
+        self.forget(slot.peer);
+        slot.peer = self.pack(peer);
+    }
+
     fn forget(&mut self, peer: PackedPeer) {
         if let PackedPeer::V6 { index } = peer {
             self.v6.remove(index as usize);
@@ -162,6 +212,8 @@ pub struct Slot {
     pub phase: Phase,
     /// What else is to be known.
     pub flags: Flags,
+    /// How it came in.
+    pub entry: Entry,
 }
 
 /// `slab` keeps the free list inside free entries; this mirrors its entry.
@@ -184,6 +236,8 @@ impl Slot {
         phase: Phase,
         session: Session,
     ) -> Self {
+        let mut entry = Entry::default();
+        entry.assign(Entry::UNIX, peer == PeerAddr::Unix);
         Self {
             session,
             links: Links::IDLE,
@@ -194,7 +248,13 @@ impl Slot {
             peer: peers.pack(peer),
             phase,
             flags: Flags::default(),
+            entry,
         }
+    }
+
+    /// What carries the connection.
+    pub fn link(&self) -> Link {
+        if self.entry.has(Entry::UNIX) { Link::Unix } else { Link::Tcp }
     }
 
     /// Gives back what the slot held outside of itself.

@@ -2,10 +2,13 @@
 //!
 //! A single writer needs no locked instruction: a relaxed load and store suffice.
 
+use super::admission::Refusal;
+use super::histogram::Histogram;
+use super::slot::{Link, Phase, Slot};
 use super::spin::SpinCounts;
 use crate::driver::DriverStats;
-use crate::ws::CloseCode;
-use std::fmt::Write as _;
+use crate::handler::CloseReason;
+use crate::ws::{Kind, Violation};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number that its one writer changes and anyone reads.
@@ -42,21 +45,24 @@ macro_rules! stats {
         #[derive(Debug, Default)]
         pub struct Stats {
             $(#[doc = $help] pub $field: Counter,)+
-            /// Close codes received and sent, by code (see [`Stats::count_close`]).
-            closes: CloseCounts,
+            /// What has more than one series.
+            pub labelled: Labelled,
         }
 
-        const METRICS: &[(&str, &str, &str, fn(&Stats) -> u64)] =
+        /// The series above: name, kind, help and how to read it. A name may carry labels; series of one
+        /// family follow each other, and the first one's help is the family's.
+        pub(super) const METRICS: &[(&str, &str, &str, fn(&Stats) -> u64)] =
             &[$(($name, $kind, $help, |stats| stats.$field.get())),+];
     };
 }
 
 stats! {
-    connections "gauge" "ringwire_connections" "Connections with a slot, in any state.",
     websockets "gauge" "ringwire_websockets" "Open WebSocket connections.",
     accepted "counter" "ringwire_accepted_total" "Connections accepted.",
     accept_failures "counter" "ringwire_accept_failures_total" "Times accepting failed for want of descriptors or memory and was put off.",
     accept_pauses "counter" "ringwire_accept_pauses_total" "Times accepting paused at max_connections.",
+    admission_unanswered "counter" "ringwire_admission_unanswered_total" "Of the peers that were not let in, those closed without an answer.",
+    proxy_headers_invalid "counter" "ringwire_proxy_headers_invalid_total" "Connections of trusted proxies closed for want of a valid PROXY header.",
     upgrades "counter" "ringwire_upgrades_total" "WebSocket handshakes completed.",
     upgrades_refused "counter" "ringwire_upgrades_refused_total" "WebSocket handshakes answered with an error.",
     http_requests "counter" "ringwire_http_requests_total" "Plain HTTP requests given to the handler.",
@@ -67,10 +73,6 @@ stats! {
     deferred "gauge" "ringwire_requests_deferred" "Requests whose answer was put off and is out.",
     deferred_expired "counter" "ringwire_requests_expired_total" "Requests that nothing answered in time.",
     deferred_abandoned "counter" "ringwire_requests_abandoned_total" "Requests that ended without an answer: the peer or the server went first.",
-    messages_received "counter" "ringwire_messages_received_total" "Messages handed to the handler, or fragments in stream mode.",
-    message_bytes_received "counter" "ringwire_message_bytes_received_total" "Payload bytes handed to the handler.",
-    messages_sent "counter" "ringwire_messages_sent_total" "Messages the handler sent that were queued or sent.",
-    message_bytes_sent "counter" "ringwire_message_bytes_sent_total" "Payload bytes of those messages.",
     messages_answered "counter" "ringwire_messages_answered_in_place_total" "Messages sent out of the receive buffer in which they came.",
     messages_dropped "counter" "ringwire_messages_dropped_total" "Messages not taken because of max_outbox_bytes.",
     deflated_bytes_received "counter" "ringwire_deflated_bytes_received_total" "Payload bytes of compressed messages received, as they came.",
@@ -83,8 +85,11 @@ stats! {
     pings_received "counter" "ringwire_pings_received_total" "Pings received.",
     pongs_withheld "counter" "ringwire_pongs_withheld_total" "Pings not answered one by one because the peer sent many at once or does not read.",
     pings_sent "counter" "ringwire_pings_sent_total" "Pings sent after idle_ms of silence.",
-    violations "counter" "ringwire_violations_total" "Connections failed because the peer broke the protocol.",
-    timeouts "counter" "ringwire_timeouts_total" "Connections ended by a deadline.",
+    rate_closes "counter" "ringwire_rate_closes_total" "Connections closed because the peer exceeded its rate.",
+    rate_pauses "counter" "ringwire_rate_pauses_total" "Times receiving paused because the peer exceeded its rate.",
+    lifetimes_ended "counter" "ringwire_lifetimes_ended_total" "Connections closed at the end of max_lifetime_ms.",
+    draining "gauge" "ringwire_draining" "1 while the shard drains.",
+    drain_began_with "gauge" "ringwire_drain_connections" "Connections with which the drain began.",
     disconnects "counter" "ringwire_disconnects_total" "WebSocket connections that ended without a Close frame.",
     receive_pauses "counter" "ringwire_receive_pauses_total" "Times receiving paused at pause_receive_bytes.",
     commands "counter" "ringwire_mailbox_commands_total" "Commands taken from other threads.",
@@ -97,6 +102,8 @@ stats! {
     busy_connections "gauge" "ringwire_busy_connections" "Connections that hold more than their slot.",
     buffer_starvations "counter" "ringwire_receive_buffer_starvations_total" "Times receiving found no free buffer (ENOBUFS).",
     receives_armed "counter" "ringwire_receives_armed_total" "Receives armed or re-armed.",
+    submissions "counter" "ringwire_submissions_total" "Entries submitted to io_uring.",
+    receive_buffers_low_water "gauge" "ringwire_receive_buffers_low_water" "The fewest receive buffers that were ever left, of receive_buffers.",
     short_writes "counter" "ringwire_short_writes_total" "Sends the kernel took in more than one piece.",
     completion_overflows "counter" "ringwire_completion_overflows_total" "Completion queue overflows.",
     waits "counter" "ringwire_waits_total" "io_uring_enter or epoll_wait calls.",
@@ -107,28 +114,145 @@ stats! {
     direct_descriptors "gauge" "ringwire_direct_descriptors" "Connections on io_uring direct descriptors.",
 }
 
-const TRACKED_CODES: [u16; 13] =
+/// Counters of families with labels, by the label's number.
+#[derive(Debug, Default)]
+pub struct Labelled {
+    /// Connections with a slot, by transport and state.
+    pub(super) connections: [[Counter; STATES.len()]; Link::NAMES.len()],
+    /// Messages handed to the handler, and sent: text, binary.
+    pub(super) received: [Traffic; KINDS.len()],
+    pub(super) sent: [Traffic; KINDS.len()],
+    /// Ends of connections that were open: by close code, by the reason that the handler was told, and within
+    /// two of these reasons by what it was.
+    pub(super) closes: [Counter; TRACKED_CODES.len() + 1],
+    pub(super) reasons: [Counter; REASONS.len()],
+    pub(super) violations: [Counter; Violation::ALL.len()],
+    pub(super) timeouts: [Counter; DEADLINES.len()],
+    /// Peers that were not let in, by the limit.
+    pub(super) refusals: [Counter; Refusal::NAMES.len()],
+    /// How long turns take, from the end of the wait to the beginning of the next.
+    pub turns: Histogram,
+    /// How long the handler takes with a message, in one turn of 64.
+    pub handler: Histogram,
+    /// From a ping of the engine's to its pong.
+    pub pongs: Histogram,
+}
+
+/// Messages and their payload bytes.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    pub(super) messages: Counter,
+    pub(super) bytes: Counter,
+}
+
+impl Traffic {
+    #[inline]
+    fn count(&self, bytes: usize) {
+        self.messages.add(1);
+        self.bytes.add(bytes as u64);
+    }
+}
+
+/// Values of the label `kind` of messages.
+pub(super) const KINDS: [&str; 2] = ["text", "binary"];
+/// Values of the label `state` of connections.
+pub(super) const STATES: [&str; 6] = ["http", "deferred", "connecting", "open", "stream", "closing"];
+/// Values of the label `reason` of closes.
+pub(super) const REASONS: [&str; 7] =
+    ["peer", "local", "violation", "timeout", "disconnected", "rate", "shutdown"];
+/// Values of the label `deadline` of timeouts.
+pub(super) const DEADLINES: [&str; 4] = ["pong", "close", "write", "assembly"];
+/// Values of the label `code` of closes; what is none of them is `other`.
+pub(super) const TRACKED_CODES: [u16; 13] =
     [1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013];
 
-#[derive(Debug, Default)]
-struct CloseCounts {
-    by_code: [Counter; TRACKED_CODES.len()],
-    other: Counter,
+const fn state(phase: Phase) -> usize {
+    match phase {
+        Phase::Head => 0,
+        Phase::Deferred => 1,
+        Phase::Connecting => 2,
+        Phase::Open => 3,
+        Phase::Stream => 4,
+        Phase::Finishing | Phase::Lingering | Phase::Closing => 5,
+    }
 }
 
 impl Stats {
-    /// Counts the end of a WebSocket connection under the code its handler was told.
-    pub fn count_close(&self, code: CloseCode) {
-        match TRACKED_CODES.iter().position(|tracked| *tracked == code.0) {
-            Some(index) => self.closes.by_code[index].add(1),
-            None => self.closes.other.add(1),
+    /// A connection has taken a slot.
+    pub fn count_in(&self, slot: &Slot) {
+        self.labelled.connections[slot.link() as usize][state(slot.phase)].add(1);
+    }
+
+    /// A connection has left its slot, or the phase it is in.
+    pub fn count_out(&self, slot: &Slot) {
+        self.labelled.connections[slot.link() as usize][state(slot.phase)].sub(1);
+    }
+
+    /// Counts a peer that was not let in.
+    pub fn count_refusal(&self, refusal: Refusal) {
+        self.labelled.refusals[refusal as usize].add(1);
+    }
+
+    /// Connections with a slot.
+    pub fn connections(&self) -> u64 {
+        self.labelled.connections.iter().flatten().map(Counter::get).sum()
+    }
+
+    /// Counts a message, or a fragment in stream mode, that the handler is handed.
+    #[inline]
+    pub fn count_received(&self, kind: Kind, bytes: usize) {
+        self.labelled.received[kind as usize].count(bytes);
+    }
+
+    /// Counts a message that was queued or sent.
+    #[inline]
+    pub fn count_sent(&self, kind: Kind, bytes: usize) {
+        self.labelled.sent[kind as usize].count(bytes);
+    }
+
+    /// Messages of both kinds that the handler was handed.
+    #[inline]
+    pub fn messages_received(&self) -> u64 {
+        let [text, binary] = &self.labelled.received;
+        text.messages.get() + binary.messages.get()
+    }
+
+    /// Counts the end of a connection as its handler is told of it. A stream has no close code.
+    pub fn count_close(&self, reason: &CloseReason<'_>, is_websocket: bool) {
+        let labelled = &self.labelled;
+        if is_websocket {
+            let code = reason.code().0;
+            let code = TRACKED_CODES.iter().position(|tracked| *tracked == code);
+            labelled.closes[code.unwrap_or(TRACKED_CODES.len())].add(1);
         }
+        let reason = match reason {
+            CloseReason::Peer { .. } => 0,
+            CloseReason::Local => 1,
+            CloseReason::Violation(violation) => {
+                labelled.violations[*violation as usize].add(1);
+                2
+            }
+            CloseReason::Timeout(deadline) => {
+                labelled.timeouts[*deadline as usize].add(1);
+                3
+            }
+            CloseReason::Disconnected => {
+                // A stream has no other end from its peer's side.
+                self.disconnects.add(u64::from(is_websocket));
+                4
+            }
+            CloseReason::RateLimit => 5,
+            CloseReason::Shutdown => 6,
+        };
+        labelled.reasons[reason].add(1);
     }
 
     /// Takes over the driver's counters.
     pub fn absorb(&self, driver: &DriverStats) {
         self.buffer_starvations.set(driver.buffer_starvations);
         self.receives_armed.set(driver.receives_armed);
+        self.submissions.set(driver.submissions);
+        self.receive_buffers_low_water.set(driver.receive_buffers_low_water);
         self.short_writes.set(driver.short_writes);
         self.completion_overflows.set(driver.completion_overflows);
         self.waits.set(driver.waits);
@@ -141,46 +265,5 @@ impl Stats {
         self.busy_polls_met.set(spin.met);
         self.busy_polls_vain.set(spin.vain);
         self.busy_poll_ns.set(spin.polled_ns);
-    }
-}
-
-/// Appends all shards' metrics in Prometheus' text format (version 0.0.4). `driver` names the
-/// driver that runs.
-pub fn write_prometheus<'a>(out: &mut String, driver: &str, shards: impl Iterator<Item = &'a Stats> + Clone) {
-    let _ = writeln!(out, "# HELP ringwire_info The driver that carries the bytes.");
-    let _ = writeln!(out, "# TYPE ringwire_info gauge\nringwire_info{{driver=\"{driver}\"}} 1");
-    for (name, kind, help, read) in METRICS {
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        for (shard, stats) in shards.clone().enumerate() {
-            let _ = writeln!(out, "{name}{{shard=\"{shard}\"}} {}", read(stats));
-        }
-    }
-    let name = "ringwire_closes_total";
-    let _ = writeln!(out, "# HELP {name} Ended WebSocket connections by close code.\n# TYPE {name} counter");
-    for (shard, stats) in shards.enumerate() {
-        for (code, counter) in TRACKED_CODES.iter().zip(&stats.closes.by_code) {
-            let _ = writeln!(out, "{name}{{shard=\"{shard}\",code=\"{code}\"}} {}", counter.get());
-        }
-        let _ = writeln!(out, "{name}{{shard=\"{shard}\",code=\"other\"}} {}", stats.closes.other.get());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exports_every_shard_and_code() {
-        let shards = [Stats::default(), Stats::default()];
-        shards[1].messages_received.add(3);
-        shards[1].count_close(CloseCode(1002));
-        shards[0].count_close(CloseCode(4_000));
-        let mut text = String::new();
-        write_prometheus(&mut text, "epoll", shards.iter());
-        assert!(text.contains("ringwire_info{driver=\"epoll\"} 1\n"));
-        assert!(text.contains("# TYPE ringwire_messages_received_total counter\n"));
-        assert!(text.contains("ringwire_messages_received_total{shard=\"1\"} 3\n"));
-        assert!(text.contains("ringwire_closes_total{shard=\"1\",code=\"1002\"} 1\n"));
-        assert!(text.contains("ringwire_closes_total{shard=\"0\",code=\"other\"} 1\n"));
     }
 }

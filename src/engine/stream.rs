@@ -116,8 +116,9 @@ impl Common {
     }
 
     fn count_sent(&mut self, slot: &mut Slot, payload_bytes: usize) -> SendResult {
-        self.stats.messages_sent.add(1);
-        self.stats.message_bytes_sent.add(payload_bytes as u64);
+        // An event is text, whatever it stands for.
+        let kind = if slot.flags.has(Flags::EVENTS) { Kind::Text } else { Kind::Binary };
+        self.stats.count_sent(kind, payload_bytes);
         slot.last_seen = self.tick;
         if self.existing_work(slot).is_none_or(|work| work.in_flight == 0) {
             return SendResult::Sent;
@@ -150,7 +151,7 @@ impl Common {
         if slot.flags.has(Flags::CHUNKED) {
             self.append(slot, token, LAST_CHUNK.len(), |out| out.extend_from_slice(LAST_CHUNK));
         }
-        slot.phase = Phase::Finishing;
+        self.enter(slot, Phase::Finishing);
         slot.since = self.tick;
         self.mark_dirty(slot, token);
     }
@@ -165,7 +166,7 @@ impl<H: Handler> Party<'_, H> {
         if over {
             return self.finishing();
         }
-        self.slot.phase = Phase::Stream;
+        self.common.enter(self.slot, Phase::Stream);
         self.slot.flags.set(Flags::HTTP);
         if chunked {
             self.slot.flags.set(Flags::CHUNKED);

@@ -6,12 +6,14 @@
 mod chunk;
 mod event;
 mod head;
+mod proxy;
 mod response;
 mod router;
 mod scan;
 
 pub use event::Event;
 pub use head::{Body, HEADER_SLOT, Head, HeaderSlot, MAX_HEADERS, parse_request};
+pub use proxy::{InvalidProxyHeader, ProxyHeader, parse_proxy};
 pub use response::{Headers, InvalidHeader, Response, reason_phrase};
 pub use router::{Found, RouteError, Router, percent_decode};
 pub use scan::HeadScanner;

@@ -93,6 +93,27 @@ pub enum Violation {
 }
 
 impl Violation {
+    /// All of them, in order.
+    pub const ALL: [Self; 17] = [
+        Self::ReservedBits,
+        Self::UnknownOpcode,
+        Self::Unmasked,
+        Self::Masked,
+        Self::FragmentedControl,
+        Self::ControlTooLong,
+        Self::LengthNotMinimal,
+        Self::LengthOutOfRange,
+        Self::UnexpectedContinuation,
+        Self::MessageInsideMessage,
+        Self::InvalidUtf8,
+        Self::MessageTooBig,
+        Self::CorruptDeflate,
+        Self::DeflateRatio,
+        Self::CloseBodyTruncated,
+        Self::CloseCodeInvalid,
+        Self::CloseReasonNotUtf8,
+    ];
+
     /// The code to fail the connection with (RFC 6455 §7.4.1).
     pub const fn close_code(self) -> CloseCode {
         match self {

@@ -20,7 +20,7 @@ fn serves_every_kind_of_address(on: On) {
     let builder = if with_v6 { builder.listen(v6) } else { builder };
     let server = builder.driver(driver).shards(2).cores([]).bind().unwrap();
     let addrs = server.local_addrs().to_vec();
-    let (handle, notes) = (server.handle(), Notes::default());
+    let (handle, remote, notes) = (server.handle(), server.remote(), Notes::default());
     let for_handlers = notes.clone();
     let thread = std::thread::spawn(move || server.run(|info| Service::new(info, for_handlers.clone())));
     for addr in &addrs {
@@ -45,6 +45,9 @@ fn serves_every_kind_of_address(on: On) {
                     stream.read_exact(&mut byte).unwrap();
                     came.push(byte[0]);
                 }
+                let mut metrics = String::new();
+                remote.write_metrics(&mut metrics);
+                assert!(metrics.contains("transport=\"unix\",state=\"open\"} 1\n"));
             }
         }
     }

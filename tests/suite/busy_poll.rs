@@ -36,12 +36,19 @@ on_every_driver! {
         let stage = Stage::new(on, Setup { busy_poll, deadlines, ..Setup::default() });
         let mut peer = stage.open("/?tag=a");
         let id = stage.id("a");
+        // On a busy host there may be pings in between.
+        let next_text = |peer: &mut crate::peer::Peer| loop {
+            match peer.next_frame() {
+                (0x89, _) => {}
+                (opcode, payload) => return (opcode, String::from_utf8(payload).unwrap()),
+            }
+        };
         for n in 0..20 {
             stage.remote.send_text(id, format!("{n}")).unwrap();
-            peer.expect(&crate::peer::bare(0x81, format!("{n}").as_bytes()));
+            assert_eq!(next_text(&mut peer), (0x81, n.to_string()));
         }
         peer.send(&text("still there"));
-        peer.expect_text("still there");
+        assert_eq!(next_text(&mut peer), (0x81, "still there".to_owned()));
         let (opcode, _) = peer.next_frame();
         assert_eq!(opcode, 0x89, "a ping after idle_ms");
     }

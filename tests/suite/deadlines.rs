@@ -59,7 +59,7 @@ on_every_driver! {
     fn pings_the_idle_and_ends_the_dead(on) {
         let stage = with(on, Deadlines { idle_ms: 150, pong_ms: 150, ..Deadlines::default() });
         let mut peer = stage.open("/?tag=dead");
-        peer.expect(b"\x89\x00");
+        peer.expect_ping();
         peer.expect_end();
         assert_eq!(stage.closed("dead")[2], "close Timeout(Pong)");
         stage.wait_metric("ringwire_connections", 0);
@@ -70,8 +70,8 @@ on_every_driver! {
         let stage = with(on, Deadlines { idle_ms: 60, pong_ms: 250, ..Deadlines::default() });
         let mut peer = stage.open("/?tag=a");
         for _ in 0..8 {
-            peer.expect(b"\x89\x00");
-            peer.send(&frame(0x8a, b""));
+            let payload = peer.expect_ping();
+            peer.send(&frame(0x8a, &payload));
         }
         peer.check_echo("alive");
         assert_eq!(stage.notes.of("a"), ["upgrade", "open"]);

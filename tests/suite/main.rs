@@ -24,6 +24,7 @@ macro_rules! on_every_driver {
 }
 
 mod addresses;
+mod admission;
 mod answers;
 mod attacks;
 mod backpressure;
@@ -37,10 +38,15 @@ mod deferred;
 mod exhaustion;
 mod handshake;
 mod http;
+mod http_soak;
 mod large;
+mod lifetime;
 mod messages;
+mod metrics;
 mod outbound;
 mod peer;
+mod proxy;
+mod rates;
 mod remote;
 mod service;
 mod shutdown;

@@ -237,6 +237,14 @@ impl Peer {
         (head[0], self.take(len as usize))
     }
 
+    /// A ping of the engine's comes next; its payload.
+    #[track_caller]
+    pub fn expect_ping(&mut self) -> Vec<u8> {
+        let (b0, payload) = self.next_frame();
+        assert_eq!((b0, payload.len()), (0x89, 4), "no ping: {}", printable(&payload));
+        payload
+    }
+
     /// A Close frame of this code comes next; its reason.
     #[track_caller]
     pub fn expect_close(&mut self, code: u16) -> String {

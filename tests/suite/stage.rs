@@ -4,8 +4,8 @@ use crate::peer::Peer;
 use crate::service::{Ask, Notes, Service};
 use ringwire::sim::{Faults, SimListener, Simulation};
 use ringwire::{
-    BusyPoll, ConnId, Deadlines, DriverChoice, Limits, ListenAddr, OriginPolicy, Remote, Server, ServerError,
-    ServerHandle,
+    Admission, BusyPoll, ConnId, Deadlines, DrainProgress, DriverChoice, Limits, ListenAddr, OriginPolicy,
+    Rates, Remote, Server, ServerError, ServerHandle,
 };
 use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener};
@@ -41,6 +41,8 @@ pub struct Setup {
     pub limits: Limits,
     pub deadlines: Deadlines,
     pub origin: OriginPolicy,
+    pub admission: Admission,
+    pub rates: Rates,
     /// One in the simulation, whatever this says.
     pub shards: usize,
     /// Not of the simulation, whose clock does not move by itself.
@@ -56,6 +58,8 @@ impl Default for Setup {
             limits: Limits::default(),
             deadlines: Deadlines::default(),
             origin: OriginPolicy::default(),
+            admission: Admission::default(),
+            rates: Rates::default(),
             shards: 1,
             busy_poll: BusyPoll { window_us: 0, ..BusyPoll::default() },
             faults: Faults::calm(),
@@ -104,6 +108,8 @@ impl Stage {
             .limits(setup.limits)
             .deadlines(setup.deadlines)
             .origin(setup.origin)
+            .admission(setup.admission)
+            .rates(setup.rates)
             .busy_poll(setup.busy_poll)
             .bind()
             .unwrap_or_else(|error| panic!("{error}\n(RINGWIRE_SKIP_URING=1 skips the io_uring tests)"));
@@ -127,6 +133,8 @@ impl Stage {
             .limits(setup.limits)
             .deadlines(setup.deadlines)
             .origin(setup.origin)
+            .admission(setup.admission)
+            .rates(setup.rates)
             .build(|info| Service::new(info, notes.clone()));
         let remote = simulation.remote();
         Self { world: World::Sim(Rc::new(RefCell::new(simulation))), notes, remote, shards: 1 }
@@ -284,6 +292,14 @@ impl Stage {
                 simulation.borrow_mut().run();
             }
             World::Real { handle, .. } => handle.shutdown(),
+        }
+    }
+
+    /// How far that is, where there is a handle to ask.
+    pub fn drain_progress(&self) -> Option<DrainProgress> {
+        match &self.world {
+            World::Sim(_) => None,
+            World::Real { handle, .. } => handle.drain_progress(),
         }
     }
 

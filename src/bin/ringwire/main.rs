@@ -5,6 +5,7 @@
 //! line that makes no sense, 128 + n when a second signal n cut a drain short.
 
 mod board;
+mod bounds;
 mod demo;
 mod doctor;
 mod serve;

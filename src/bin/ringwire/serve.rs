@@ -3,6 +3,7 @@
 //! Two threads besides the shards: this one waits in [`Server::run`], the other for signals.
 
 use crate::board::Board;
+use crate::bounds::Bounds;
 use crate::demo;
 use crate::site::{Site, info};
 use bytes::Bytes;
@@ -15,8 +16,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::error::Error;
 use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// An echo never drops: receiving pauses at 256 KiB queued, and what may still come then is one
 /// turn's bytes and one whole message. This is the room beyond that one message.
@@ -84,6 +87,9 @@ pub struct Options {
     /// How long a shutdown waits for peers to answer 1001, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = Deadlines::default().drain_ms)]
     drain_ms: u32,
+
+    #[command(flatten)]
+    bounds: Bounds,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -108,7 +114,8 @@ pub fn run(options: Options) -> Result<(), Box<dyn Error>> {
     if fallback {
         eprintln!("ringwire: warning: {}", server.driver_reason());
     }
-    end_on_signals(server.handle())?;
+    let forced = Arc::new(AtomicI32::new(0));
+    end_on_signals(server.handle(), forced.clone())?;
     let remote = server.remote();
     let info = Bytes::from(info(&server, fallback));
     let opening = Opening::of(&server);
@@ -118,7 +125,10 @@ pub fn run(options: Options) -> Result<(), Box<dyn Error>> {
         opening.shard_started(shard);
         Site::new(remote.clone(), board.clone(), info.clone(), publish_token.clone())
     })?;
-    Ok(())
+    match forced.load(Ordering::SeqCst) {
+        0 => Ok(()),
+        signal => std::process::exit(128 + signal),
+    }
 }
 
 fn builder(options: Options) -> Result<ServerBuilder, Box<dyn Error>> {
@@ -134,13 +144,15 @@ fn builder(options: Options) -> Result<ServerBuilder, Box<dyn Error>> {
         idle_ms: options.idle_ms,
         pong_ms: options.pong_ms,
         drain_ms: options.drain_ms,
-        ..Deadlines::default()
+        ..options.bounds.deadlines()
     };
+    let (admission, rates) = (options.bounds.admission(), options.bounds.rates());
     let mut builder = Server::builder().limits(limits).deadlines(deadlines).driver(match options.driver {
         Driver::Auto => DriverChoice::Auto,
         Driver::Uring => DriverChoice::Uring,
         Driver::Epoll => DriverChoice::Epoll,
     });
+    builder = builder.admission(admission).rates(rates);
     if options.compress {
         builder = builder.compression(Compression::Deflate(DeflateConfig::default()));
     }
@@ -166,8 +178,12 @@ fn builder(options: Options) -> Result<ServerBuilder, Box<dyn Error>> {
     Ok(builder)
 }
 
-/// The first SIGINT or SIGTERM drains the server; a second one ends the process where it stands.
-fn end_on_signals(handle: ServerHandle) -> io::Result<()> {
+/// How long a server that was told twice may take to clean up behind itself.
+const CLEAN_UP: Duration = Duration::from_millis(500);
+
+/// The first SIGINT or SIGTERM drains the server, a second one cuts its connections: its number is in
+/// `forced` then. Should even that hang, the process ends where it stands.
+fn end_on_signals(handle: ServerHandle, forced: Arc<AtomicI32>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let wait = move || {
         let mut signals = signals.forever();
@@ -176,6 +192,9 @@ fn end_on_signals(handle: ServerHandle) -> io::Result<()> {
             handle.shutdown();
         }
         if let Some(signal) = signals.next() {
+            forced.store(signal, Ordering::SeqCst);
+            handle.stop();
+            thread::sleep(CLEAN_UP);
             std::process::exit(128 + signal);
         }
     };

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 const PAGE: &str = include_str!("page.html");
 const CLIENT: &str = include_str!("ringwire.js");
+const TABS: &str = include_str!("tabs.js");
 /// Stands in the page where each response has its own nonce.
 const NONCE_MARK: &str = "{{nonce}}";
 pub const UNREAD: &str = "too much is waiting to be read";
@@ -42,6 +43,7 @@ pub enum Endpoint {
 enum Route {
     Page,
     Client,
+    Tabs,
     Socket,
     Read,
     Publish,
@@ -55,6 +57,7 @@ fn routes() -> Router<Route> {
     Router::new()
         .route("GET", "/", Route::Page)
         .route("GET", "/ringwire.js", Route::Client)
+        .route("GET", "/tabs.js", Route::Tabs)
         .route("GET", "/echo", Route::Socket)
         .route("GET", "/broadcast", Route::Socket)
         .route("GET", "/topics", Route::Socket)
@@ -158,9 +161,8 @@ impl Handler for Site {
         let name = found.param("name").unwrap_or_default();
         let response = match found.value() {
             Route::Page => page(),
-            Route::Client => Response::new(200)
-                .body("text/javascript; charset=utf-8", CLIENT)
-                .header("Cache-Control", "no-cache"),
+            Route::Client => script(CLIENT),
+            Route::Tabs => script(TABS),
             Route::Socket => Response::upgrade_required(),
             Route::Read => return topics::read(&self.board, name, request),
             Route::Publish => topics::publish(&self.board, name, request, self.publish_token.as_deref()),
@@ -190,6 +192,13 @@ impl Handler for Site {
             topics::abandoned(&self.board, &place, ticket);
         }
     }
+}
+
+fn script(text: &'static str) -> Response {
+    Response::new(200)
+        .body("text/javascript; charset=utf-8", text)
+        .header("Cache-Control", "no-cache")
+        .header("X-Content-Type-Options", "nosniff")
 }
 
 /// What the head of this request took on the wire, which a page cannot see.

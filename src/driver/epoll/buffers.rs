@@ -15,6 +15,8 @@ pub(super) struct Buffers {
     max: usize,
     out: usize,
     peak_out: usize,
+    /// The fewest that were ever left of `max`.
+    low_water: usize,
     turns: u32,
 }
 
@@ -28,6 +30,7 @@ impl Buffers {
             max: usize::from(max.max(1)),
             out: 0,
             peak_out: 0,
+            low_water: usize::from(max.max(1)),
             turns: 0,
         }
     }
@@ -44,6 +47,7 @@ impl Buffers {
         };
         self.out += 1;
         self.peak_out = self.peak_out.max(self.out);
+        self.low_water = self.low_water.min(self.max - self.out);
         Some(index)
     }
 
@@ -76,6 +80,10 @@ impl Buffers {
 
     pub(super) fn out(&self) -> usize {
         self.out
+    }
+
+    pub(super) fn low_water(&self) -> usize {
+        self.low_water
     }
 
     /// Buffers that hold memory.

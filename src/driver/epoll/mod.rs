@@ -591,6 +591,7 @@ impl Driver for Epoll {
         DriverStats {
             receive_buffers: self.buffers.kept() as u64,
             leases_out: self.buffers.out() as u64,
+            receive_buffers_low_water: self.buffers.low_water() as u64,
             ..self.stats
         }
     }

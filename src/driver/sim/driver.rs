@@ -121,7 +121,10 @@ impl Sim {
             buffers: Vec::new(),
             free_buffers: Vec::new(),
             wake,
-            stats: DriverStats::default(),
+            stats: DriverStats {
+                receive_buffers_low_water: config.receive_buffers.into(),
+                ..DriverStats::default()
+            },
         }
     }
 

@@ -321,10 +321,9 @@ impl Sim {
     }
 
     fn take_buffer(&mut self, world: &World) -> Option<u32> {
-        if self.buffers_free(world) == 0 {
-            return None;
-        }
+        let left = self.buffers_free(world).checked_sub(1)? as u64;
         self.stats.leases_out += 1;
+        self.stats.receive_buffers_low_water = self.stats.receive_buffers_low_water.min(left);
         Some(self.free_buffers.pop().unwrap_or_else(|| {
             self.buffers.push(vec![POISON; self.config.receive_buffer_bytes as usize]);
             self.buffers.len() as u32 - 1

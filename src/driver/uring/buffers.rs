@@ -81,6 +81,8 @@ pub(super) struct Buffers {
     in_ring: u16,
     leases: u32,
     peak_busy: u16,
+    /// The fewest that were ever left of `max`.
+    low_water: u16,
     turns: u32,
 }
 
@@ -107,6 +109,7 @@ impl Buffers {
             in_ring: 0,
             leases: 0,
             peak_busy: 0,
+            low_water: max,
             turns: 0,
         })
     }
@@ -195,6 +198,7 @@ impl Buffers {
             self.in_ring -= 1;
             let busy = self.circulating() - self.in_ring;
             self.peak_busy = self.peak_busy.max(busy);
+            self.low_water = self.low_water.min(self.max - busy);
         }
         offset
     }
@@ -256,6 +260,11 @@ impl Buffers {
 
     pub(super) fn leases(&self) -> u32 {
         self.leases
+    }
+
+    /// The fewest buffers that were ever neither filled nor on loan.
+    pub(super) fn low_water(&self) -> u16 {
+        self.low_water
     }
 }
 

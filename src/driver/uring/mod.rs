@@ -645,6 +645,8 @@ impl Driver for Uring {
         let buffers = self.ring.buffers_ref();
         DriverStats {
             receive_buffers: buffers.circulating().into(),
+            receive_buffers_low_water: buffers.low_water().into(),
+            submissions: self.ring.pushed(),
             leases_out: buffers.leases().into(),
             direct_descriptors: (self.directs.taken() - self.accepts.promised()).into(),
             ..self.stats

@@ -309,6 +309,11 @@ impl Ring {
             || self.completions() > 0
     }
 
+    /// Entries submitted, or about to be.
+    pub(super) fn pushed(&self) -> u64 {
+        self.pushed
+    }
+
     /// Completions waiting now.
     pub(super) fn completions(&mut self) -> usize {
         self.ring.completion().len()

@@ -13,6 +13,7 @@ pub mod extension_header;
 pub mod frame_decode;
 mod input;
 mod model;
+pub mod proxy_header;
 pub mod request_head;
 pub mod seeds;
 pub mod session_ops;
@@ -24,12 +25,13 @@ mod ws_support;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("client_answer", client_answer::run),
     ("deflate", deflate::run),
     ("engine_sim", engine_sim::run),
     ("extension_header", extension_header::run),
     ("frame_decode", frame_decode::run),
+    ("proxy_header", proxy_header::run),
     ("request_head", request_head::run),
     ("session_ops", session_ops::run),
 ];

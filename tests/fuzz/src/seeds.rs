@@ -12,6 +12,9 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         add("request_head", &[2 | 2 << 2, 2, 0], head.as_bytes());
         add("engine_sim", &[0, 0, 0, 0], &[&[13, 1, head.len() as u8], head.as_bytes()].concat());
     }
+    for header in PROXY_HEADERS {
+        add("proxy_header", &[], header);
+    }
     for value in EXTENSIONS {
         add("extension_header", &[1], value.as_bytes());
     }
@@ -54,6 +57,16 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     }
     seeds
 }
+
+/// Both versions, with and without addresses, a TLV and a checksum that is wrong.
+const PROXY_HEADERS: [&[u8]; 6] = [
+    b"PROXY TCP4 192.0.2.7 192.0.2.1 50000 443\r\nGET / HTTP/1.1\r\n",
+    b"PROXY TCP6 2001:db8::7 ::1 50000 443\r\n",
+    b"PROXY UNKNOWN\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x13\xc0\x00\x02\x07\xc0\x00\x02\x01\xc3\x50\x01\xbb\x02\x00\x04a.io",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x13\xc0\x00\x02\x07\xc0\x00\x02\x01\xc3\x50\x01\xbb\x03\x00\x04\0\0\0\0",
+    b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00",
+];
 
 /// What a peer may send, for one mask.
 fn conversations(mask: Option<[u8; 4]>) -> Vec<Vec<u8>> {

@@ -100,6 +100,94 @@ check('round trips are charted', async () => {
   assert.ok(overflow <= 0, `a narrow screen scrolls sideways by ${overflow} px`);
 });
 
+/// Another page with its chat open.
+async function chat(name) {
+  const tab = await browser.newPage({ viewport: { width: 1200, height: 900 } });
+  tab.on('pageerror', (error) => complaints.push(String(error)));
+  tab.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
+  await tab.goto(new URL('/#chat', page.url()).href);
+  await tab.waitForSelector('#chat-state:has-text("Connected by WebSocket")', { timeout: 10_000 });
+  await tab.fill('#name', name);
+  return {
+    tab,
+    say: async (text) => {
+      await tab.fill('#chat-text', text);
+      await tab.press('#chat-text', 'Enter');
+    },
+    hears: (who, text) => tab.waitForSelector(`#chat-log li:has(b:text-is("${who}")):has(span:text-is("${text}"))`),
+  };
+}
+
+check('two pages chat, and one that stands still does not hold up the other', async () => {
+  const [ann, bob] = [await chat('Ann'), await chat('Bob')];
+  await ann.say('Hi Bob');
+  await bob.hears('Ann', 'Hi Bob');
+  await bob.say('<b>Hi</b> Ann, 世界');
+  await ann.hears('Bob', '<b>Hi</b> Ann, 世界');
+  const devtools = await bob.tab.context().newCDPSession(bob.tab);
+  await devtools.send('Debugger.enable');
+  const paused = once(devtools, 'Debugger.paused');
+  await devtools.send('Debugger.pause');
+  bob.tab.evaluate('0').catch(() => {});
+  await within(10_000, paused, 'the pause');
+  const took = await ann.tab.evaluate(async () => {
+    const { connect } = await import('/ringwire.js');
+    const ring = connect();
+    await new Promise((resolve) => { ring.addEventListener('state', resolve, { once: true }); });
+    const begin = performance.now();
+    for (let n = 1; n <= 200; n += 1) await ring.publish('chat/lobby', { name: 'Carl', text: `line ${n}`, at: Date.now() });
+    ring.close();
+    return performance.now() - begin;
+  });
+  assert.ok(took < 10_000, `200 messages took ${took} ms`);
+  await ann.hears('Carl', 'line 200');
+  await devtools.send('Debugger.disable');
+  await bob.hears('Carl', 'line 200');
+  const lines = await bob.tab.$$eval('#chat-log span', (spans) => spans.map((span) => span.textContent));
+  const numbered = lines.filter((line) => /^line \d+$/.test(line));
+  assert.deepEqual(numbered, Array.from({ length: 200 }, (_, n) => `line ${n + 1}`));
+  // Whoever comes later is told what was said.
+  const dora = await chat('Dora');
+  await dora.hears('Carl', 'line 1');
+  for (const { tab } of [ann, bob, dora]) await tab.close();
+});
+
+check('the ticker is drawn', async () => {
+  await page.setViewportSize({ width: 1200, height: 900 });
+  await page.emulateMedia({ colorScheme: 'light' });
+  await page.click('#tab-ticker');
+  await page.waitForFunction(() => Number(document.querySelector('#price-rate').textContent) > 5, null, { timeout: 10_000 });
+  assert.match(await page.textContent('#price'), /^\d+\.\d\d$/);
+  await shot('-ticker');
+});
+
+check('four ways tell the same, at a price that differs', async () => {
+  await page.click('#tab-ways');
+  const numbers = () => page.evaluate(() => Object.fromEntries(
+    ['polling', 'long-polling', 'events', 'websocket'].map((way) => {
+      const value = (what) => Number(document.querySelector(`#${way}-${what}`).textContent.replace(/[^\d.]/g, ''));
+      return [way, { messages: value('messages'), requests: value('requests'), each: value('each'), p50: value('p50') }];
+    })));
+  await page.waitForFunction(() => Number(document.querySelector('#polling-messages').textContent) >= 16, null, { timeout: 20_000 });
+  const ways = await numbers();
+  await shot('-ways');
+  for (const way of Object.values(ways)) assert.ok(Math.abs(way.messages - ways.websocket.messages) <= 8, JSON.stringify(ways));
+  assert.equal(ways.websocket.requests, 1);
+  assert.equal(ways.events.requests, 1);
+  assert.ok(ways['long-polling'].requests > ways.polling.requests, JSON.stringify(ways));
+  assert.ok(ways.websocket.each < ways.events.each && ways.events.each < ways.polling.each, JSON.stringify(ways));
+  assert.ok(ways.polling.p50 > 100 && ways.websocket.p50 < 100, JSON.stringify(ways));
+  assert.equal(await page.textContent('#ways-error'), '');
+  for (const tab of ['chat', 'ticker', 'ways', 'echo']) {
+    await page.setViewportSize({ width: 390, height: 844 });
+    await page.click(`#tab-${tab}`);
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(overflow <= 0, `a narrow screen scrolls sideways by ${overflow} px at ${tab}`);
+  }
+  await page.setViewportSize({ width: 1200, height: 900 });
+  await status('Connected');
+});
+
 check('no errors so far', async () => {
   assert.equal(await page.locator('#log [data-kind="error"]').count(), 0);
   assert.deepEqual(complaints, []);
@@ -115,7 +203,7 @@ check("another origin's page gets 403", async () => {
   await tab.goto(`http://127.0.0.1:${foreign.address().port}/`);
   // A page is not told why; the console is.
   const told = tab.waitForEvent('console', (message) => message.text().includes('WebSocket'));
-  const target = page.url().replace('http', 'ws') + 'echo';
+  const target = new URL('/echo', page.url()).href.replace('http', 'ws');
   const outcome = await tab.evaluate((url) => new Promise((resolve) => {
     const ws = new WebSocket(url);
     ws.onopen = () => resolve('open');
