@@ -80,6 +80,8 @@ pub struct Uring {
     receiving: u32,
     /// An end was asked for that may wait for an unreported send: the next turn does not sleep.
     hurries: bool,
+    /// Leases are being sent: their buffers come back with the next turn.
+    lends: bool,
     share_unit_bytes: u32,
     waker: Arc<WakeTarget>,
     turn: u8,
@@ -120,6 +122,7 @@ impl Uring {
             outcomes: VecDeque::new(),
             receiving: 0,
             hurries: false,
+            lends: false,
             share_unit_bytes: (config.max_receive_bytes_per_turn / u32::from(SHARE_UNITS)).max(1),
             waker,
             turn: 0,
@@ -488,7 +491,8 @@ impl Driver for Uring {
         self.ring.buffers().turn();
         self.close_orphans();
         self.accepts.arm(&mut self.ring, &mut self.directs);
-        let hungry = self.feed_starved();
+        // Who waits for a buffer does not wait for another event: the end of those sends may be none.
+        let hungry = self.feed_starved() || (std::mem::take(&mut self.lends) && !self.starved.is_empty());
         for event in &self.deferred {
             if let Event::Received { token, .. } | Event::Eof(token) | Event::Failed { token, .. } = event {
                 self.ports[token.slot as usize].flags &= !DEFERRED;
@@ -572,6 +576,7 @@ impl Driver for Uring {
             self.release(lease);
             return self.send_missed(token, SendBuf::EMPTY);
         }
+        self.lends = true;
         let key = self.ring.insert_send(Source::Lease(lease));
         self.push_send(token, key, Ring::push_send_unreported);
     }
