@@ -1,20 +1,23 @@
 //! One message to many sockets: processor time of the server per delivered message.
 //!
-//! `cargo bench --bench broadcast` compares sharing the frame with copying it for each connection, on both
+//! `cargo bench --bench broadcast` compares a message to all that is shared with one that is copied for
+//! each connection, with one published to a topic, and with a plain loop of `send_prepared`, on both
 //! drivers. With `BASELINE_RAW=…/baseline-raw` (see `perf/baselines/raw`) the ceiling stands beside them: a
 //! loop that sends the same bytes to the same number of sockets. Closed loop: the next message goes
 //! out when every socket has been read, and every byte is compared.
-//! `SUBSCRIBERS`, `ROUNDS` and `SENDS_PER_TURN` change what they say.
+//! `SUBSCRIBERS`, `ROUNDS` and `SENDS_PER_TURN` change what they say; with `DEAF=100` so many more connections
+//! are sent everything and read nothing.
 
 use ringwire::ws::{Kind, encode_message};
 use ringwire::{
     Conn, DriverChoice, Handler, Limits, ListenAddr, Message, Prepared, Remote, Request, Server,
-    ServerHandle, Upgrade,
+    ServerHandle, Shard, ShardInfo, Upgrade,
 };
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -22,9 +25,20 @@ const SIZES: [usize; 4] = [20, 100, 4 << 10, 16 << 10];
 /// Times that every contestant is measured, in turn.
 const PASSES: usize = 5;
 
-/// Hears what is sent to all, shared or as a copy of its own.
+/// How a message gets to the subscribers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Shared,
+    Copied,
+    Published,
+    Looped,
+}
+
+/// Hears what is sent to all.
 struct Subscriber {
-    copies: bool,
+    how: How,
+    /// What the next turn is to send in a loop.
+    to_loop: Arc<Mutex<Option<Prepared>>>,
 }
 
 impl Handler for Subscriber {
@@ -34,20 +48,46 @@ impl Handler for Subscriber {
         Upgrade::accept(())
     }
 
+    fn open(&mut self, conn: &mut Conn<'_, ()>) {
+        if self.how == How::Published {
+            conn.subscribe("feed/1").expect("room");
+        }
+    }
+
     fn message(&mut self, _conn: &mut Conn<'_, ()>, _message: Message<'_>) {}
 
     fn broadcast(&mut self, conn: &mut Conn<'_, ()>, message: &Prepared, _tag: u64) {
-        if self.copies {
+        if self.how == How::Copied {
             conn.send(message.message());
         } else {
             conn.send_prepared(message);
         }
     }
+
+    fn turn(&mut self, shard: &mut Shard<'_, ()>) -> Option<Duration> {
+        if self.how == How::Looped
+            && let Some(message) = self.to_loop.lock().expect("no panic").take()
+        {
+            shard.each_conn(|conn| {
+                conn.send_prepared(&message);
+            });
+        }
+        None
+    }
 }
 
 enum Contestant {
-    Ringwire { remote: Remote, handle: ServerHandle, thread: JoinHandle<()> },
-    Raw { child: Child, publisher: TcpStream },
+    Ringwire {
+        how: How,
+        to_loop: Arc<Mutex<Option<Prepared>>>,
+        remote: Remote,
+        handle: ServerHandle,
+        thread: JoinHandle<()>,
+    },
+    Raw {
+        child: Child,
+        publisher: TcpStream,
+    },
 }
 
 struct Running {
@@ -56,6 +96,8 @@ struct Running {
     /// Where the kernel counts the server's time.
     schedstat: String,
     sockets: Vec<TcpStream>,
+    /// They are sent everything and read nothing.
+    deaf: Vec<TcpStream>,
 }
 
 fn number(name: &str, default: usize) -> usize {
@@ -71,18 +113,21 @@ fn connect(addr: SocketAddr, count: usize) -> Vec<TcpStream> {
     (0..count).map(open).collect()
 }
 
-fn ringwire(driver: DriverChoice, copies: bool, count: usize) -> Running {
+fn ringwire(driver: DriverChoice, how: How, count: usize) -> Running {
     let listen: ListenAddr = "127.0.0.1:0".parse().expect("an address");
     let limits =
         Limits { max_broadcast_sends_per_turn: number("SENDS_PER_TURN", 256) as u32, ..Limits::default() };
     let server = Server::builder().listen(listen).driver(driver).shards(1).cores([0]).limits(limits);
     let server = server.bind().expect("a server");
     let ListenAddr::Tcp(addr) = server.local_addrs()[0] else { unreachable!() };
-    let name = format!("ringwire {} {}", server.driver(), if copies { "copied" } else { "shared" });
+    let name = format!("ringwire {} {}", server.driver(), format!("{how:?}").to_lowercase());
     let (remote, handle) = (server.remote(), server.handle());
     let before = shards();
-    let thread = thread::spawn(move || server.run(|_| Subscriber { copies }).expect("a run"));
-    let mut sockets = connect(addr, count);
+    let to_loop = Arc::<Mutex<Option<Prepared>>>::default();
+    let for_handler = to_loop.clone();
+    let subscriber = move |_: &ShardInfo| Subscriber { how, to_loop: for_handler.clone() };
+    let thread = thread::spawn(move || server.run(subscriber).expect("a run"));
+    let mut sockets = connect(addr, count + number("DEAF", 0));
     for stream in &mut sockets {
         stream
             .write_all(
@@ -99,9 +144,17 @@ fn ringwire(driver: DriverChoice, copies: bool, count: usize) -> Running {
             head.push(byte[0]);
         }
     }
+    // They came first, and so each message goes to them before it goes to the others.
+    let deaf = sockets.drain(..number("DEAF", 0)).collect();
     let started: Vec<String> = shards().into_iter().filter(|task| !before.contains(task)).collect();
     let schedstat = format!("/proc/self/task/{}/schedstat", started[0]);
-    Running { name, contestant: Contestant::Ringwire { remote, handle, thread }, schedstat, sockets }
+    Running {
+        name,
+        contestant: Contestant::Ringwire { how, to_loop, remote, handle, thread },
+        schedstat,
+        sockets,
+        deaf,
+    }
 }
 
 /// The threads of this process that are shards.
@@ -127,6 +180,7 @@ fn raw(binary: &str, how: &str, count: usize) -> Running {
         contestant: Contestant::Raw { child, publisher },
         schedstat,
         sockets,
+        deaf: Vec::new(),
     }
 }
 
@@ -140,8 +194,16 @@ impl Running {
 
     fn publish(&mut self, payload: &[u8], frame: &[u8]) {
         match &mut self.contestant {
-            Contestant::Ringwire { remote, .. } => {
-                remote.broadcast(&Prepared::binary(payload.to_vec()), 0).expect("room");
+            Contestant::Ringwire { how, to_loop, remote, .. } => {
+                let message = Prepared::binary(payload.to_vec());
+                match how {
+                    How::Shared | How::Copied => remote.broadcast(&message, 0).expect("room"),
+                    How::Published => remote.publish("feed/1", &message).expect("room"),
+                    How::Looped => {
+                        *to_loop.lock().expect("no panic") = Some(message);
+                        remote.wake();
+                    }
+                }
             }
             Contestant::Raw { publisher, .. } => publisher.write_all(frame).expect("taken"),
         }
@@ -182,7 +244,7 @@ impl Running {
     }
 
     fn stop(self) {
-        drop(self.sockets);
+        drop((self.sockets, self.deaf));
         match self.contestant {
             Contestant::Ringwire { handle, thread, .. } => {
                 handle.stop();
@@ -220,8 +282,8 @@ fn main() {
                 let how = if driver == DriverChoice::Uring { "broadcast-uring" } else { "broadcast-epoll" };
                 Box::new(move || raw(&binary, how, count)) as Box<dyn Fn() -> Running>
             });
-            let ours = [false, true]
-                .map(|copies| Box::new(move || ringwire(driver, copies, count)) as Box<dyn Fn() -> Running>);
+            let ours = [How::Shared, How::Copied, How::Published, How::Looped]
+                .map(|how| Box::new(move || ringwire(driver, how, count)) as Box<dyn Fn() -> Running>);
             raw.into_iter().chain(ours)
         })
         .collect();

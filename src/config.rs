@@ -135,13 +135,37 @@ pub struct Limits {
     /// Commands from other threads waiting in one shard's mailbox; beyond it
     /// [`Remote`](crate::Remote) returns an error. Default 65,536.
     pub max_mailbox_commands: u32,
-    /// Connections of a shard to which a message to all is sent in one turn, before others get theirs.
+    /// Connections of a shard to which messages to all are sent in one turn, and those to topics, before others get theirs.
     /// A send takes some 4 µs; below 100 of them turns begin to cost. Default 256.
     pub max_broadcast_sends_per_turn: u32,
-    /// Bytes of messages to all ([`Remote::broadcast`](crate::Remote::broadcast)) that a shard has not
-    /// yet sent to its last connection, some 500 for each beside its payload; beyond it `broadcast`
-    /// returns an error. One alone may be larger. Default 64 MiB.
+    /// Bytes of messages to all ([`Remote::broadcast`](crate::Remote::broadcast)), to topics and to
+    /// users that a shard has not yet sent to the last connection, some 500 for each beside its
+    /// payload; beyond it `broadcast` and `publish` return an error. One alone may be larger. Default 64 MiB.
     pub max_broadcast_bytes: u32,
+    /// Bytes of a topic's name, or of a wildcard; beyond it
+    /// [`TopicError::Name`](crate::TopicError::Name), counted by `ringwire_subscriptions_refused_total` or
+    /// `ringwire_publications_refused_total`. Default 256.
+    pub max_topic_bytes: u32,
+    /// Subscriptions of one connection; beyond it
+    /// [`TooManySubscriptions`](crate::TopicError::TooManySubscriptions), counted by
+    /// `ringwire_subscriptions_refused_total`. Default 256, at most 65,535.
+    pub max_subscriptions: u32,
+    /// Topics and wildcards of a shard that have a subscriber or a retained message, some 250 bytes
+    /// each; beyond it [`TooManyTopics`](crate::TopicError::TooManyTopics), counted by
+    /// `ringwire_subscriptions_refused_total`. Default 1,048,576.
+    pub max_topics: u32,
+    /// Bytes of topics' last values that a shard keeps; beyond it
+    /// [`TooMuchRetained`](crate::TopicError::TooMuchRetained). Every shard keeps all of them, and what
+    /// comes from another shard and finds no room is counted by `ringwire_retained_refused_total`.
+    /// Default 16 MiB.
+    pub max_retained_bytes: u32,
+    /// Bytes of a user's name; beyond it [`UserError::Name`](crate::UserError::Name), counted by
+    /// `ringwire_user_binds_refused_total`. Default 256.
+    pub max_user_bytes: u32,
+    /// Connections bound to one user; beyond it
+    /// [`TooManyConnections`](crate::UserError::TooManyConnections), counted by
+    /// `ringwire_user_binds_refused_total`. Default 1,024.
+    pub max_user_connections: u32,
     /// Receive buffers a shard may have. They are published as traffic asks. Default 1,024.
     pub receive_buffers: u16,
     /// Bytes of one receive buffer. Default 64 KiB.
@@ -150,6 +174,17 @@ pub struct Limits {
     pub max_receive_bytes_per_turn: u32,
     /// Bytes of free buffers a shard keeps for reuse. Default 8 MiB.
     pub max_pool_bytes: u32,
+    /// Bytes that a shard may hold in all: what is queued, received in part, pooled, compression, receive
+    /// buffers and tables (gauge `ringwire_memory_bytes`). Beyond it the free buffers go first, and then
+    /// the connections that hold most, with 1013 where they can still be told, until an eighth is free;
+    /// counted by `ringwire_memory_closes_total`. Default 8 GiB.
+    pub max_shard_bytes: u64,
+    /// Bytes that one connection may hold, queued and received together; beyond it, it is ended as above.
+    /// Default 0: what the other limits leave it.
+    pub max_connection_bytes: u32,
+    /// Bytes of requests and handshakes that are not whole, on all connections of a shard; beyond it the
+    /// one that came last is answered 503; counted by `ringwire_memory_refusals_total`. Default 64 MiB.
+    pub max_early_bytes: u32,
 }
 
 impl Default for Limits {
@@ -165,10 +200,19 @@ impl Default for Limits {
             max_mailbox_commands: 65_536,
             max_broadcast_sends_per_turn: 256,
             max_broadcast_bytes: 64 << 20,
+            max_topic_bytes: 256,
+            max_subscriptions: 256,
+            max_topics: 1 << 20,
+            max_retained_bytes: 16 << 20,
+            max_user_bytes: 256,
+            max_user_connections: 1_024,
             receive_buffers: 1_024,
             receive_buffer_bytes: 64 << 10,
             max_receive_bytes_per_turn: 1 << 20,
             max_pool_bytes: 8 << 20,
+            max_shard_bytes: 8 << 30,
+            max_connection_bytes: 0,
+            max_early_bytes: 64 << 20,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! one connection come in order: `upgrade`, `open`, then `message`, `fragment` and `drain`, and at
 //! last exactly one `close`.
 
+mod push;
 mod reply;
 
 use crate::driver::{PeerAddr, Token};
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub use crate::engine::common::SendResult;
 pub use crate::engine::outbound::ConnectError;
+pub use push::{Dropped, Overflow, Presence, Publication, Subscribe, TopicError, UserError};
 pub(crate) use reply::{Accept, Kind as ReplyKind};
 pub use reply::{Reply, Ticket, Transport};
 
@@ -90,6 +92,14 @@ pub trait Handler: Sized + 'static {
     /// The peer has taken all that was queued, after a send returned [`SendResult::Queued`] or
     /// [`SendResult::Dropped`]; a send through a [`Remote`](crate::Remote) counts as well.
     fn drain(&mut self, _conn: &mut Conn<'_, Self::State>) {}
+
+    /// Messages of this connection were lost, in this turn and as often as is told: publications that
+    /// did not fit, and what its [`Overflow`] policy took back. Comes once a turn.
+    fn dropped(&mut self, _conn: &mut Conn<'_, Self::State>, _dropped: Dropped) {}
+
+    /// A user came online or went offline ([`Conn::bind_user`]): told once for all shards, on that whose
+    /// connection was the first or the last.
+    fn presence(&mut self, _shard: &mut Shard<'_, Self::State>, _change: &Presence) {}
 
     /// A message to all ([`Remote::broadcast`](crate::Remote::broadcast)) has come to this
     /// connection: sends it, unless this is overridden. Here is decided who gets it, by state, tag
@@ -275,6 +285,11 @@ impl<S> Upgrade<S> {
         self.change(|accept| accept.compress = false)
     }
 
+    /// What becomes of messages that do not fit the outbox; see [`Conn::set_overflow`].
+    pub fn overflow(self, overflow: Overflow) -> Self {
+        self.change(|accept| accept.overflow = overflow)
+    }
+
     fn change(mut self, change: impl FnOnce(&mut Accept<S>)) -> Self {
         if let Decision::Accept(accept) = &mut self.0 {
             change(accept);
@@ -329,6 +344,9 @@ pub enum CloseReason<'a> {
     Disconnected,
     /// The peer sent faster than [`Rates`](crate::Rates) allows.
     RateLimit,
+    /// It held more than [`Limits::max_connection_bytes`](crate::Limits), or most while its shard held
+    /// more than [`Limits::max_shard_bytes`](crate::Limits). Bytes that were queued are lost.
+    Memory,
     /// The server has stopped and did not wait longer.
     Shutdown,
 }
@@ -342,6 +360,7 @@ impl CloseReason<'_> {
             Self::Violation(violation) => violation.close_code(),
             Self::RateLimit | Self::Timeout(Deadline::Assembly) => CloseCode::POLICY_VIOLATION,
             Self::Timeout(_) | Self::Disconnected => CloseCode(1006),
+            Self::Memory => CloseCode::TRY_AGAIN_LATER,
             Self::Shutdown => CloseCode::GOING_AWAY,
         }
     }

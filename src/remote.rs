@@ -4,20 +4,23 @@ use crate::engine::Command;
 use crate::engine::broadcast::Broadcast;
 use crate::engine::deferred::Answer;
 use crate::engine::mailbox::{Mailbox, PostError};
+use crate::engine::names::check_name;
+use crate::engine::peers::{Peers, reserve_all};
+use crate::engine::post::{Addressee, Parcel};
 use crate::engine::prometheus::write_prometheus;
 use crate::engine::stats::Stats;
-use crate::handler::{ConnId, Ticket};
+use crate::handler::{ConnId, Publication, Subscribe, Ticket, TopicError, UserError};
 use crate::http::Response;
 use crate::ws::{CloseCode, Kind, Prepared};
 use bytes::Bytes;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// What all shards of a server share: their mailboxes and counters.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    /// Filled when every shard has started.
-    pub(crate) mailboxes: OnceLock<Vec<Mailbox<Command>>>,
+    /// What the shards share among themselves.
+    pub(crate) peers: Arc<Peers>,
     pub(crate) stats: Vec<Arc<Stats>>,
     pub(crate) driver: &'static str,
 }
@@ -119,7 +122,7 @@ impl Remote {
     /// See [`RemoteError`]. [`Full`](RemoteError::Full) if one shard has no room: then none is
     /// given it.
     pub fn broadcast(&self, message: &Prepared, tag: u64) -> Result<(), RemoteError> {
-        let mailboxes = self.directory.mailboxes.get().ok_or(RemoteError::Stopped)?;
+        let mailboxes = self.directory.peers.mailboxes().ok_or(RemoteError::Stopped)?;
         let held_bytes = message.held_bytes();
         for (at, mailbox) in mailboxes.iter().enumerate() {
             if mailbox.reserve(held_bytes).is_err() {
@@ -136,6 +139,109 @@ impl Remote {
             }
         }
         result
+    }
+
+    /// Publishes a message to all subscribers of a topic, on all shards.
+    ///
+    /// Publications of one thread to one topic come to each subscriber in the order in which they were
+    /// made, and at most once; see [Topics](crate#topics). Either all shards take it or none does.
+    ///
+    /// # Errors
+    /// See [`TopicError`].
+    pub fn publish(&self, topic: &str, message: &Prepared) -> Result<(), TopicError> {
+        self.publish_with(Publication::new(topic, message))
+    }
+
+    /// Publishes and says how; see [`Publication`]. A last value for which a shard finds no room is
+    /// delivered there and not kept, which is counted (`ringwire_retained_refused_total`).
+    ///
+    /// # Errors
+    /// See [`TopicError`].
+    pub fn publish_with(&self, publication: Publication<'_>) -> Result<(), TopicError> {
+        let Publication { topic, message, except, retain, key } = publication;
+        check_name(topic, self.directory.peers.max_topic_bytes)?;
+        let mailboxes = self.directory.peers.mailboxes().ok_or(TopicError::Stopped)?;
+        let held_bytes = message.held_bytes();
+        let targets = self.directory.peers.cores_for(topic, retain).of(mailboxes);
+        reserve_all(targets.clone(), |to| to.reserve(held_bytes), |to| to.cancel(held_bytes))
+            .map_err(|_| TopicError::Full)?;
+        let topic: Arc<str> = topic.into();
+        // Where nobody wants it, nothing went wrong.
+        let mut result = if targets.clone().count() == 0 { Ok(()) } else { Err(TopicError::Stopped) };
+        for (_, mailbox) in targets {
+            let to = Addressee::Topic { topic: topic.clone(), except, retain, key };
+            let message = if mailboxes.len() > 1 { message.for_shard() } else { message.clone() };
+            if mailbox.post_reserved(Command::Parcel(Parcel { to, message, held_bytes })).is_ok() {
+                result = Ok(());
+            }
+        }
+        result
+    }
+
+    /// Subscribes a connection, as [`Conn::subscribe_with`](crate::Conn::subscribe_with) does. What is
+    /// refused there is counted (`ringwire_subscriptions_refused_total`).
+    ///
+    /// # Errors
+    /// See [`RemoteError`]. A name that is no filter subscribes to nothing.
+    pub fn subscribe(&self, id: ConnId, filter: &str, how: Subscribe) -> Result<(), RemoteError> {
+        self.post_subscription(id, filter, Some(how))
+    }
+
+    /// Ends a connection's subscription, as [`Conn::unsubscribe`](crate::Conn::unsubscribe) does.
+    ///
+    /// # Errors
+    /// See [`RemoteError`].
+    pub fn unsubscribe(&self, id: ConnId, filter: &str) -> Result<(), RemoteError> {
+        self.post_subscription(id, filter, None)
+    }
+
+    fn post_subscription(&self, id: ConnId, filter: &str, how: Option<Subscribe>) -> Result<(), RemoteError> {
+        let interest = self.directory.peers.interests.get(id.shard()).ok_or(RemoteError::UnknownShard)?;
+        // What this thread publishes from now on must find the way there.
+        interest.expect_one();
+        let posted = self.post(id, Command::Subscribe { id, filter: filter.to_owned(), how });
+        posted.inspect_err(|_| interest.has_come())
+    }
+
+    /// Sends a message to all connections that are bound to a user
+    /// ([`Conn::bind_user`](crate::Conn::bind_user)), on all shards; tells how many there were. One that
+    /// is bound to somebody else when the message arrives does not get it.
+    ///
+    /// # Errors
+    /// See [`UserError`]. [`Full`](UserError::Full) if one shard has no room: then nobody is sent it.
+    pub fn send_to_user(&self, user: &str, message: &Prepared) -> Result<usize, UserError> {
+        let mailboxes = self.directory.peers.mailboxes().ok_or(UserError::Stopped)?;
+        let Some((user, connections)) = self.directory.peers.users.find(user) else { return Ok(0) };
+        let held_bytes = message.held_bytes();
+        for (at, id) in connections.iter().enumerate() {
+            if mailboxes[id.shard()].reserve(held_bytes).is_err() {
+                connections[..at].iter().for_each(|id| mailboxes[id.shard()].cancel(held_bytes));
+                return Err(UserError::Full);
+            }
+        }
+        let mut sent = 0;
+        for &id in &connections {
+            let to = Addressee::User { to: id, user: user.clone() };
+            let message = if mailboxes.len() > 1 { message.for_shard() } else { message.clone() };
+            let parcel = Command::Parcel(Parcel { to, message, held_bytes });
+            sent += usize::from(mailboxes[id.shard()].post_reserved(parcel).is_ok());
+        }
+        if sent == 0 { Err(UserError::Stopped) } else { Ok(sent) }
+    }
+
+    /// The connections of a user, on all shards.
+    pub fn connections_of(&self, user: &str) -> Vec<ConnId> {
+        self.directory.peers.users.connections_of(user)
+    }
+
+    /// Whether a user has a connection, on any shard.
+    pub fn is_online(&self, user: &str) -> bool {
+        self.directory.peers.users.is_online(user)
+    }
+
+    /// How many users have a connection.
+    pub fn user_count(&self) -> u64 {
+        self.directory.peers.users.online()
     }
 
     /// Answers a request that was put off ([`Reply::later`](crate::Reply::later)), or refuses a handshake
@@ -178,7 +284,7 @@ impl Remote {
     /// Ends the current wait of every shard that runs, or its next one:
     /// [`Handler::turn`](crate::Handler::turn) is called, and can look at what other threads share with it.
     pub fn wake(&self) {
-        self.directory.mailboxes.get().into_iter().flatten().for_each(Mailbox::wake);
+        self.directory.peers.mailboxes().into_iter().flatten().for_each(Mailbox::wake);
     }
 
     /// Appends the metrics of all shards in Prometheus' text format.
@@ -203,7 +309,7 @@ impl Remote {
     }
 
     fn post(&self, to: ConnId, command: Command) -> Result<(), RemoteError> {
-        let mailboxes = self.directory.mailboxes.get().ok_or(RemoteError::Stopped)?;
+        let mailboxes = self.directory.peers.mailboxes().ok_or(RemoteError::Stopped)?;
         let mailbox = mailboxes.get(to.shard()).ok_or(RemoteError::UnknownShard)?;
         mailbox.post(command).map_err(|error| match error {
             PostError::Full => RemoteError::Full,
@@ -213,7 +319,7 @@ impl Remote {
 
     /// Posts to every shard that runs.
     pub(crate) fn post_to_all(&self, make: impl Fn() -> Command) {
-        for mailbox in self.directory.mailboxes.get().into_iter().flatten() {
+        for mailbox in self.directory.peers.mailboxes().into_iter().flatten() {
             // A shard that has stopped already needs no telling.
             let _ = mailbox.post_unbounded(make());
         }

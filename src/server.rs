@@ -12,14 +12,15 @@ use crate::driver::{Driver, DriverConfig};
 use crate::engine::admission::Gate;
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::{Mailbox, mailbox};
+use crate::engine::peers::Peers;
 use crate::engine::{Command, Core, CoreConfig};
 use crate::error::ServerError;
 use crate::handler::Handler;
 use crate::remote::{Directory, DrainProgress, Remote};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, OnceLock};
 use std::thread;
 
 /// The most shards one server can have: a [`ConnId`](crate::ConnId) has 8 bits for them.
@@ -161,7 +162,7 @@ impl ServerBuilder {
             local_addrs.push(local);
         }
         let directory = Arc::new(Directory {
-            mailboxes: OnceLock::new(),
+            peers: Arc::new(Peers::new(shards, &self.limits)),
             stats: (0..shards).map(|_| Arc::default()).collect(),
             driver: match chosen {
                 Chosen::Uring => Uring::NAME,
@@ -371,6 +372,7 @@ impl Server {
             let _ = handle
                 .remote
                 .directory
+                .peers
                 .mailboxes
                 .set(mailboxes.into_iter().map(|(_, mailbox)| mailbox).collect());
             if !all_started {
@@ -455,6 +457,7 @@ where
         origin: plan.origin.clone(),
         compression: plan.compression.clone(),
         busy_poll: plan.busy_poll.clone(),
+        peers: plan.remote.directory.peers.clone(),
         gate: plan.gate.clone(),
         rates: plan.rates.clone(),
     };
@@ -464,7 +467,7 @@ where
     let _ = started.send((index, sender));
     drop(started);
     // Whoever is served can be reached through a `Remote`, and a shard that fails can stop the others.
-    plan.remote.directory.mailboxes.wait();
+    plan.remote.directory.peers.mailboxes.wait();
     core.run()
 }
 

@@ -12,6 +12,7 @@ use crate::driver::{Driver, DriverConfig};
 use crate::engine::admission::Gate;
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::mailbox;
+use crate::engine::peers::Peers;
 use crate::engine::{Command, Core, CoreConfig};
 use crate::handler::Handler;
 use crate::remote::{Directory, Remote};
@@ -166,16 +167,26 @@ impl<H: Handler> SimulationBuilder<H> {
         let driver = Checked::new(Sim::new(&net, &driver_config), &driver_config);
         let (sender, inbox) = mailbox(&limits, driver.waker());
         let stats: Arc<crate::engine::stats::Stats> = Arc::default();
+        let peers = Arc::new(Peers { mailboxes: OnceLock::from(vec![sender]), ..Peers::new(1, &limits) });
         let remote = Remote {
             directory: Arc::new(Directory {
-                mailboxes: OnceLock::from(vec![sender]),
+                peers: peers.clone(),
                 stats: vec![stats.clone()],
                 driver: Sim::NAME,
             }),
         };
         let info = ShardInfo { index: 0, core: None, driver: Sim::NAME, remote: remote.clone() };
-        let config =
-            CoreConfig { shard: 0, limits, deadlines, origin, compression, gate, rates, busy_poll: None };
+        let config = CoreConfig {
+            shard: 0,
+            limits,
+            deadlines,
+            origin,
+            compression,
+            gate,
+            rates,
+            busy_poll: None,
+            peers,
+        };
         let clock = Clock::simulated(net.clock());
         let core = Core::new(driver, factory(&info), config, clock, inbox, stats);
         Simulation { net, core, remote, stopped: false }

@@ -5,14 +5,17 @@
 
 #![allow(unsafe_code, reason = "a global allocator is an unsafe trait")]
 
+use ringwire::sim::{SimPeer, Simulation};
 use ringwire::ws::{Kind, encode_message};
 use ringwire::{
-    Conn, DriverChoice, Handler, ListenAddr, Message, Prepared, Remote, Request, Server, Shard, Upgrade,
+    Conn, ConnId, DriverChoice, Handler, ListenAddr, Message, Prepared, Remote, Request, Server, Shard,
+    Subscribe, Upgrade,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,31 +27,38 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-fn count() {
-    ALLOCATIONS.with(|count| count.set(count.get() + 1));
+thread_local! {
+    /// Bytes that this thread has allocated and not freed.
+    static BYTES: Cell<i64> = const { Cell::new(0) };
+}
+
+fn count(allocated: usize, freed: usize) {
+    ALLOCATIONS.with(|count| count.set(count.get() + u64::from(allocated > 0)));
+    BYTES.with(|bytes| bytes.set(bytes.get() + allocated as i64 - freed as i64));
 }
 
 // SAFETY: every call is passed on to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size(), 0);
         // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size(), 0);
         // SAFETY: the caller's promise.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        count();
+        count(new_size, layout.size());
         // SAFETY: the caller's promise.
         unsafe { System.realloc(ptr, layout, new_size) }
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        count(0, layout.size());
         // SAFETY: the caller's promise.
         unsafe { System.dealloc(ptr, layout) }
     }
@@ -65,6 +75,11 @@ impl Handler for Echo {
 
     fn upgrade(&mut self, _request: &Request<'_>) -> Upgrade<()> {
         Upgrade::accept(())
+    }
+
+    fn open(&mut self, conn: &mut Conn<'_, ()>) {
+        conn.subscribe("feed/#").unwrap();
+        conn.subscribe("feed/1").unwrap();
     }
 
     fn message(&mut self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
@@ -220,7 +235,82 @@ fn steady_broadcast_allocates_nothing_on_epoll() {
     assert_nothing_is_allocated_for_all(DriverChoice::Epoll);
 }
 
-/// The test above can fail: the counter counts this thread's allocations.
+/// What is published to a topic is offered to all of its subscribers.
+fn assert_nothing_is_allocated_for_subscribers(driver: DriverChoice) {
+    for (bytes, deep, clients) in [(20, 1, 40), (20, 8, 40), (4 << 10, 1, 40), (20 << 10, 3, 4)] {
+        let payload: Vec<u8> = (0..bytes).map(|at| b'a' + (at % 26) as u8).collect();
+        let prepared = Prepared::text(String::from_utf8(payload).unwrap());
+        let allocated = steady_allocations(driver, bytes, deep, clients, |clients, remote| {
+            (0..deep).for_each(|_| remote.publish("feed/1", &prepared).unwrap());
+            clients.iter_mut().for_each(Client::hear);
+        });
+        assert_eq!(allocated, 0, "{bytes} bytes, {deep} deep, to {clients}: allocations in 300 rounds");
+    }
+}
+
+#[test]
+fn steady_publishing_allocates_nothing_on_uring() {
+    if std::env::var_os("RINGWIRE_SKIP_URING").is_some_and(|value| value == "1") {
+        return;
+    }
+    assert_nothing_is_allocated_for_subscribers(DriverChoice::Uring);
+}
+
+#[test]
+fn steady_publishing_allocates_nothing_on_epoll() {
+    assert_nothing_is_allocated_for_subscribers(DriverChoice::Epoll);
+}
+
+/// What the documentation of topics says that subscriptions cost.
+#[test]
+fn a_subscription_costs_few_bytes() {
+    struct Quiet(Rc<RefCell<Vec<ConnId>>>);
+    impl Handler for Quiet {
+        type State = ();
+
+        fn upgrade(&mut self, _request: &Request<'_>) -> Upgrade<()> {
+            Upgrade::accept(())
+        }
+
+        fn open(&mut self, conn: &mut Conn<'_, ()>) {
+            self.0.borrow_mut().push(conn.id());
+        }
+
+        fn message(&mut self, _conn: &mut Conn<'_, ()>, _message: Message<'_>) {}
+    }
+    const PEOPLE: usize = 4_096;
+    let ids = Rc::<RefCell<Vec<ConnId>>>::default();
+    let mut simulation = Simulation::builder(1).build(|_| Quiet(ids.clone()));
+    let mut peers: Vec<SimPeer> = (0..PEOPLE).map(|_| simulation.connect()).collect();
+    for peer in &mut peers {
+        peer.write(
+            b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        );
+    }
+    simulation.run();
+    assert_eq!(ids.borrow().len(), PEOPLE);
+    let remote = simulation.remote();
+    // A shard has 64 KiB from its first subscription on.
+    remote.subscribe(ids.borrow()[0], "first", Subscribe::new()).unwrap();
+    remote.unsubscribe(ids.borrow()[0], "first").unwrap();
+    simulation.run();
+    let mut cost = |topic: &str| {
+        let before = BYTES.with(Cell::get);
+        for id in ids.borrow().iter() {
+            remote.subscribe(*id, topic, Subscribe::new()).unwrap();
+        }
+        simulation.run();
+        (BYTES.with(Cell::get) - before) as f64 / PEOPLE as f64
+    };
+    let costs = ["a", "b", "c", "d"].map(&mut cost);
+    println!("bytes of the 1st to the 4th subscription: {costs:.1?}");
+    assert!(costs[0] < 39.0, "the first: {costs:?}");
+    assert!(costs[1] < 42.0, "the second: {costs:?}");
+    assert!((costs[2] + costs[3]) / 2.0 < 28.0, "further ones: {costs:?}");
+}
+
+/// The tests above can fail: the counter counts this thread's allocations.
 #[test]
 fn the_counter_counts() {
     let before = ALLOCATIONS.with(Cell::get);

@@ -224,6 +224,8 @@ fn describe(reason: CloseReason<'_>) -> String {
         CloseReason::Violation(violation) => format!("the server broke the protocol: {violation}"),
         CloseReason::Timeout(deadline) => format!("the server is too slow: {deadline:?} deadline"),
         CloseReason::Disconnected => "the server dropped it without a Close frame".to_owned(),
-        CloseReason::Local | CloseReason::Shutdown => "closed here".to_owned(),
+        CloseReason::Local | CloseReason::Shutdown | CloseReason::RateLimit | CloseReason::Memory => {
+            "closed here".to_owned()
+        }
     }
 }

@@ -21,6 +21,11 @@ impl Assembly {
         self.bytes.get(self.room..).unwrap_or_default()
     }
 
+    /// Bytes that its buffer takes.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Appends a piece. With the first one belongs `whole_bytes`, the length of the message if it
     /// is known: the room is for the header of just that length.
     pub fn push(&mut self, pool: &mut Pool, piece: &[u8], whole_bytes: Option<u64>) {

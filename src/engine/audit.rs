@@ -4,6 +4,7 @@
 
 use super::Core;
 use super::deadlines::{Due, nearest};
+use super::sides::COVERED;
 use super::slot::{Entry, Flags, NO_WORK, Phase, Slot};
 use crate::driver::{Driver, Token};
 use crate::handler::Handler;
@@ -23,6 +24,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     pub fn is_at_rest(&self) -> bool {
         self.common.dirty.is_empty()
             && self.broadcasts.is_empty()
+            && !self.has_post()
             && self.connects.is_empty()
             && !matches!(self.accept_paused, super::AcceptPause::Until(_))
     }
@@ -64,14 +66,48 @@ impl<D: Driver, H: Handler> Core<D, H> {
         demand!(armed == self.wheel.armed(), "{armed} timers, the wheel counts {}", self.wheel.armed());
         let queued: usize = common.works.iter().map(|(_, work)| work.queued()).sum();
         demand!(queued == common.outbox_bytes, "{queued} bytes queued, counted {}", common.outbox_bytes);
+        self.audit_topics()?;
         let open = common.stats.websockets.get() + common.stats.streams.get();
         demand!(owed == open, "{owed} connections are owed a close, counted {open}");
         let deferred = table.iter().filter(|(_, slot, _)| slot.phase == Phase::Deferred).count() as u64;
         let counted = common.stats.deferred.get();
         demand!(deferred == counted, "{deferred} requests wait, counted {counted}");
+        let received: usize = common.works.iter().map(|(_, work)| work.received_bytes()).sum();
+        let counted = common.ledger.received_bytes;
+        demand!(received == counted, "{received} received bytes are kept, counted {counted}");
+        demand!(common.ledger.early_bytes <= counted, "{} of them early", common.ledger.early_bytes);
         let (kept, counted) = (common.pool.capacity_kept(), common.pool.free_bytes());
         demand!(kept == counted, "the pool keeps {kept} bytes, counted {counted}");
         demand!(kept <= common.limits.max_pool_bytes as usize, "the pool keeps {kept} bytes");
+        Ok(())
+    }
+
+    /// Every subscription has its place, and every place its subscription.
+    fn audit_topics(&self) -> Result<(), String> {
+        let sides = &self.common.sides;
+        let Some(topics) = &self.common.topics else { return Ok(()) };
+        let (mut subs, mut placed) = (0, 0);
+        for (token, _, state) in self.table.iter() {
+            let Some(side) = sides.get(token.slot) else { continue };
+            demand!(state.is_some() || side.count() == 0, "{token:?} has ended and is subscribed");
+            for sub in side.subs() {
+                subs += 1;
+                let filter = topics.lists[sub.list as usize].filter();
+                let carriers = side.subs().filter(|other| {
+                    other.position != COVERED && topics.lists[other.list as usize].filter().covers(filter)
+                });
+                demand!(carriers.count() == 1, "{token:?} is to get {filter:?} once");
+                if sub.position != COVERED {
+                    placed += 1;
+                    let at = topics.lists[sub.list as usize].at(sub.position);
+                    demand!(at == Some(token.slot), "{token:?} is not in {filter:?}, there is {at:?}");
+                }
+            }
+        }
+        let listed: usize = topics.lists.iter().map(|(_, list)| list.subscribers()).sum();
+        demand!(placed == listed, "{placed} subscriptions have a place, lists count {listed}");
+        let counted = topics.counts().1;
+        demand!(subs == counted, "{subs} subscriptions, counted {counted}");
         Ok(())
     }
 

@@ -73,6 +73,7 @@ impl Clock {
     }
 
     /// How long from the last refresh until `tick` begins.
+    #[inline]
     pub fn until(&self, tick: u64) -> Duration {
         Duration::from_millis(tick * u64::from(TICK_MS)).saturating_sub(self.now)
     }

@@ -5,20 +5,27 @@
 
 use super::admission::Gate;
 use super::assembly::Assembly;
+use super::backlog::Backlog;
 use super::clock::Stopwatch;
 use super::deflate::Contexts;
 use super::entropy::Entropy;
 use super::heartbeat::Heartbeat;
 use super::inflate::Job;
+use super::ledger::{self, Ledger};
 use super::lent::Lent;
 use super::lifetimes::Lifetimes;
+use super::overflow::Dropped;
 use super::pool::Pool;
+use super::post::Post;
 use super::queue::Queue;
 use super::rates::Meters;
+use super::sides::Sides;
 use super::slot::{Flags, NO_WORK, PeerTable, Phase, Slot};
 use super::stats::Stats;
+use super::topics::Topics;
+use super::users::Bound;
 use crate::config::{Deadlines, Goodbye, Limits, OriginPolicy};
-use crate::driver::Token;
+use crate::driver::{SendBuf, Token};
 use crate::http::HeadScanner;
 use crate::ws::client::ClientHandshake;
 use crate::ws::{self, CloseCode, DecodeLimits, Kind, Prepared, Role, State};
@@ -47,6 +54,10 @@ pub struct Work {
     pub in_flight: usize,
     /// These were sent out of the buffer in which they came, in this turn.
     pub answered: bool,
+    /// Whole messages behind the queue, and their bytes.
+    pub backlog: Option<Box<Backlog>>,
+    /// Bytes in the backlog.
+    pub backlog_bytes: usize,
     /// Tick at which the send in flight began.
     pub write_since: u32,
     /// Tick at which the message being assembled began.
@@ -67,6 +78,8 @@ pub struct Work {
     pub acceptance: Vec<u8>,
     /// Pongs queued since the last flush.
     pub pongs: u8,
+    /// What of it is in the core's books.
+    pub entry: ledger::Entry,
     /// The client role's handshake under way.
     pub handshake: Option<Box<ClientHandshake>>,
 }
@@ -74,7 +87,7 @@ pub struct Work {
 impl Work {
     /// Bytes not yet taken by the kernel.
     pub fn queued(&self) -> usize {
-        self.queue.bytes() + self.in_flight
+        self.queue.bytes() + self.in_flight + self.backlog_bytes
     }
 }
 
@@ -141,10 +154,22 @@ pub struct Common {
     pub lifetimes: Lifetimes,
     /// The handler asked for the end.
     pub stop_asked: bool,
+    /// What connections make the core hold.
+    pub ledger: Ledger,
     /// Bytes queued on all connections.
     pub outbox_bytes: usize,
     /// The message that a handler is reading now, which it may send without a copy.
     pub lent: Option<Lent>,
+    /// What connections have beside their slot.
+    pub sides: Sides,
+    /// Subscribers and what is on its way to them; `None` until somebody subscribes or retains.
+    pub topics: Option<Box<Topics>>,
+    /// What goes to users and to other cores.
+    pub post: Post,
+    /// Who the connections are bound to.
+    pub bound: Bound,
+    /// What connections lost in this turn.
+    pub drops: Vec<(Token, Dropped)>,
 }
 
 impl Common {
@@ -211,7 +236,11 @@ impl Common {
         let work = self.works.remove(slot.work as usize);
         slot.work = NO_WORK;
         self.outbox_bytes -= work.queued();
+        self.ledger.take_out(work.entry);
         work.queue.dismantle(&mut self.pool);
+        if let Some(backlog) = work.backlog {
+            backlog.dismantle(&mut self.pool);
+        }
         self.pool.give(work.carry);
         self.pool.give(work.held);
         self.pool.give(work.acceptance);
@@ -235,7 +264,7 @@ impl Common {
 
     /// A mask for the next frame, if this end has to mask. Without randomness nothing may be sent.
     #[inline]
-    fn mask(&mut self, slot: &Slot) -> Result<Option<[u8; 4]>, SendResult> {
+    pub(super) fn mask(&mut self, slot: &Slot) -> Result<Option<[u8; 4]>, SendResult> {
         match slot.session.role() {
             Role::Server => Ok(None),
             Role::Client => self.entropy.mask().map(Some).map_err(|_| SendResult::Dropped),
@@ -270,19 +299,29 @@ impl Common {
         if self.send_behind(slot, kind, payload) {
             return SendResult::Sent;
         }
+        self.send_at_length(slot, token, kind, payload)
+    }
+
+    /// Apart from [`Self::send_behind`], which needs fewer registers to be saved.
+    #[inline(never)]
+    fn send_at_length(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
+        if self.holds(slot) {
+            return self.hold_message(slot, token, kind, payload, true, None);
+        }
         if slot.session.deflate().is_some() && payload.len() >= self.deflate.min_bytes() {
             return self.send_as(slot, token, kind, payload, |common, slot, token, mask| {
                 common.append_deflated(slot, token, kind, payload, mask);
             });
         }
-        self.send_plain(slot, token, kind, payload)
+        self.send_as_it_is(slot, token, kind, payload)
     }
 
     /// The traffic that is bound by time per message, and what [`Self::send_as`] would find out about it
     /// again: a short message behind others that leave in this turn.
     #[inline]
     fn send_behind(&mut self, slot: &Slot, kind: Kind, payload: &[u8]) -> bool {
-        if payload.len() > SHORT_BYTES || slot.phase != Phase::Open || !slot.session.sends_plainly() {
+        let plain = slot.session.sends_plainly() && !slot.flags.has(Flags::HOLDS);
+        if payload.len() > SHORT_BYTES || slot.phase != Phase::Open || !plain {
             return false;
         }
         let Some(work) = self.works.get_mut(slot.work as usize).filter(|work| work.in_flight == 0) else {
@@ -296,8 +335,15 @@ impl Common {
     }
 
     /// Sends one message as it is.
-    #[inline]
     pub fn send_plain(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
+        if self.holds(slot) {
+            return self.hold_message(slot, token, kind, payload, false, None);
+        }
+        self.send_as_it_is(slot, token, kind, payload)
+    }
+
+    #[inline]
+    fn send_as_it_is(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
         self.send_as(slot, token, kind, payload, |common, slot, token, mask| {
             if payload.len() >= HAND_OVER_BYTES
                 && mask.is_none()
@@ -326,6 +372,14 @@ impl Common {
             // In the second case it is refused there.
             return self.send(slot, token, kind, payload);
         }
+        if self.holds(slot) {
+            let Ok(mask) = self.mask(slot) else { return SendResult::Dropped };
+            let mut frames = self.pool.take(whole);
+            let entropy = &mut self.entropy;
+            let next_mask = || mask.map(|first| entropy.mask().unwrap_or(first));
+            ws::encode_in_frames(&mut frames, kind, false, payload, frame_bytes, next_mask);
+            return self.hold(slot, token, (kind, payload.len()), SendBuf::Owned(frames), None);
+        }
         let deflate = slot.session.deflate().filter(|_| payload.len() >= self.deflate.min_bytes());
         self.send_as(slot, token, kind, payload, |common, slot, token, mask| {
             let role = slot.session.role();
@@ -348,6 +402,9 @@ impl Common {
     pub fn send_prepared(&mut self, slot: &mut Slot, token: Token, prepared: &Prepared) -> SendResult {
         if slot.phase != Phase::Open {
             return self.send_prepared_to_stream(slot, token, prepared);
+        }
+        if self.holds(slot) {
+            return self.hold_prepared(slot, token, prepared, None);
         }
         let (kind, payload) = prepared.parts();
         let role = slot.session.role();
@@ -502,6 +559,9 @@ impl Common {
             return;
         }
         slot.since = self.tick;
+        if let Some(work) = self.works.get_mut(slot.work as usize).filter(|work| work.backlog_bytes > 0) {
+            work.refill_all(&mut self.pool);
+        }
         if let Ok(mask) = self.mask(slot) {
             self.append(slot, token, 16 + reason.len(), |out| ws::encode_close(out, code, reason, mask));
         }

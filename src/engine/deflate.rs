@@ -90,6 +90,11 @@ impl Contexts {
         self.owned_bytes
     }
 
+    /// Bytes owned by the connection of a slot.
+    pub fn bytes_of(&self, slot: u32) -> usize {
+        self.owned.get(&slot).map_or(0, |owned| owned.bytes)
+    }
+
     /// Messages to come in part for which decompressors are lent.
     pub fn lent(&self) -> u32 {
         self.lent

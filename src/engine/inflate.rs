@@ -21,6 +21,11 @@ pub struct Job {
 }
 
 impl Job {
+    /// Compressed bytes kept.
+    pub fn held_bytes(&self) -> usize {
+        self.held.capacity()
+    }
+
     /// What is to be given back if the message does not come to its end.
     pub fn into_inflater(self) -> Option<Inflater> {
         self.inflater

@@ -98,6 +98,22 @@ impl<T> Mailbox<T> {
         Ok(())
     }
 
+    /// Makes room for bytes that come with a command posted later, or not at all
+    /// ([`let_go`](Self::let_go)). One message alone may hold more than the limit.
+    pub fn reserve_bytes(&self, bytes: usize) -> Result<(), PostError> {
+        let held = self.gate.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if held > 0 && held + bytes > self.gate.max_held_bytes {
+            self.let_go(bytes);
+            return Err(PostError::Full);
+        }
+        Ok(())
+    }
+
+    /// Gives room for bytes back.
+    pub fn let_go(&self, bytes: usize) {
+        self.gate.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// Gives the room back.
     pub fn cancel(&self, bytes: usize) {
         self.gate.held_bytes.fetch_sub(bytes, Ordering::Relaxed);

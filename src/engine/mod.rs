@@ -7,6 +7,7 @@
 pub mod admission;
 mod assembly;
 mod audit;
+pub mod backlog;
 pub mod broadcast;
 pub mod clock;
 pub mod common;
@@ -15,26 +16,37 @@ pub mod deferred;
 pub mod deflate;
 mod drain;
 pub mod entropy;
+mod fanout;
 pub mod heartbeat;
 pub mod histogram;
 pub mod inflate;
+pub mod interest;
+mod ledger;
 pub mod lent;
 mod lifetimes;
 pub mod mailbox;
+pub mod names;
 pub mod outbound;
 mod outbox;
+pub mod overflow;
 mod party;
+pub mod peers;
 pub mod pool;
+pub mod post;
 pub mod prometheus;
 pub mod queue;
 mod rates;
 mod receive;
 mod requests;
+pub mod sides;
 pub mod slot;
 pub mod spin;
 pub mod stats;
 pub mod stream;
+pub mod subscriptions;
 pub mod table;
+pub mod topics;
+pub mod users;
 pub mod wheel;
 
 use crate::config::{BusyPoll, Compression, Deadlines, Limits, OriginPolicy, Rates};
@@ -51,11 +63,14 @@ use deflate::Contexts;
 use drain::Drain;
 use entropy::Entropy;
 use heartbeat::Heartbeat;
+use ledger::Ledger;
 use lifetimes::Lifetimes;
 use mailbox::Inbox;
 use outbound::{Connect, ConnectError};
 use party::Party;
+use peers::Peers;
 use pool::Pool;
+use post::{Parcel, Post};
 use rates::Meters;
 use slab::Slab;
 use slot::{PeerTable, Phase, Slot};
@@ -65,6 +80,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use subscriptions::Subscribe;
 use table::{MAX_SLOTS, Table};
 use wheel::Wheel;
 
@@ -94,6 +110,19 @@ pub enum Command {
         to: ConnId,
         /// What.
         prepared: Prepared,
+    },
+    /// Publish a message, or send it to a user.
+    Parcel(Parcel),
+    /// What a handler of another core published in one turn.
+    Parcels(Vec<Parcel>),
+    /// Begin or end a subscription.
+    Subscribe {
+        /// Whose.
+        id: ConnId,
+        /// As in [`Conn::subscribe`](crate::Conn::subscribe).
+        filter: String,
+        /// How, or that it ends.
+        how: Option<Subscribe>,
     },
     /// Offer a message to every connection.
     Broadcast(Broadcast),
@@ -139,6 +168,8 @@ pub struct CoreConfig {
     pub rates: Rates,
     /// Whether the core polls before it sleeps.
     pub busy_poll: Option<BusyPoll>,
+    /// What it shares with the others.
+    pub peers: Arc<Peers>,
 }
 
 /// See the module's documentation.
@@ -217,8 +248,14 @@ impl<D: Driver, H: Handler> Core<D, H> {
             last_request: 0,
             draining: false,
             stop_asked: false,
+            ledger: Ledger::default(),
             outbox_bytes: 0,
             lent: None,
+            sides: Default::default(),
+            topics: None,
+            post: Post::new(config.peers, config.shard),
+            bound: Default::default(),
+            drops: Vec::new(),
         };
         Self {
             driver,
@@ -302,15 +339,20 @@ impl<D: Driver, H: Handler> Core<D, H> {
         };
         self.handler_wait = self.handler.turn(&mut shard);
         self.start_connects();
+        if self.has_post() {
+            self.progress_post();
+        }
         self.progress_broadcasts();
         self.progress_drain();
         self.flush();
+        self.keep_the_books();
         self.publish();
         Ok(!self.stopped)
     }
 
+    #[inline]
     fn next_wait(&self) -> Option<Duration> {
-        if self.hurries || !self.common.dirty.is_empty() || !self.broadcasts.is_empty() {
+        if self.hurries || !self.common.dirty.is_empty() || !self.broadcasts.is_empty() || self.has_post() {
             return Some(Duration::ZERO);
         }
         let timers = self.wheel.next_tick().map(|tick| self.clock.until(tick));
@@ -439,6 +481,16 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 Command::SendPrepared { to, prepared } => self.with_conn(to, |common, slot, token| {
                     common.send_prepared(slot, token, &prepared);
                 }),
+                Command::Parcel(parcel) => self.take_parcel(parcel),
+                Command::Parcels(parcels) => parcels.into_iter().for_each(|parcel| self.take_parcel(parcel)),
+                Command::Subscribe { id, filter, how } => {
+                    self.with_conn(id, |common, slot, token| match how {
+                        // What is refused is counted.
+                        Some(how) => drop(common.subscribe(slot, token, &filter, how)),
+                        None => drop(common.unsubscribe(slot, token, &filter)),
+                    });
+                    self.common.post.subscription_came();
+                }
                 Command::Broadcast(broadcast) => self.broadcasts.push(broadcast),
                 Command::Answer { ticket, answer } => self.on_answer(ticket, *answer),
                 Command::Close { id, code, reason } => self.with_conn(id, |common, slot, token| {
@@ -496,6 +548,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             self.handler.connect_failed(connect.state, ConnectError::Disconnected);
         }
         self.broadcasts.clear();
+        self.tell_presence();
         self.stopped = true;
     }
 
@@ -504,6 +557,12 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.common.heartbeat.resize(self.table.len());
         let stats = &self.common.stats;
         stats.turns.add(1);
+        if let Some(topics) = &self.common.topics {
+            let (topics, subscriptions, retained_bytes) = topics.counts();
+            stats.topics.set(topics);
+            stats.subscriptions.set(subscriptions);
+            stats.retained_bytes.set(retained_bytes);
+        }
         stats.broadcast_bytes.set(self.inbox.held_bytes() as u64);
         stats.outbox_bytes.set(self.common.outbox_bytes as u64);
         stats.pool_bytes.set(self.common.pool.free_bytes() as u64);

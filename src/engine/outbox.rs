@@ -2,7 +2,7 @@
 
 use super::Core;
 use super::clock::ticks;
-use super::common::Work;
+use super::common::{Common, Work};
 use super::slot::{Flags, Phase, Slot};
 use crate::driver::{Driver, SendBuf, Token};
 use crate::handler::{CloseReason, Conn, Handler};
@@ -18,7 +18,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
             let Some((slot, _)) = self.table.get(token) else { continue };
             slot.flags.take(Flags::DIRTY);
             let (phase, tick) = (slot.phase, self.common.tick);
-            match self.common.existing_work(slot) {
+            let Common { works, pool, .. } = &mut self.common;
+            match works.get_mut(slot.work as usize) {
                 Some(work) if work.in_flight > 0 || phase == Phase::Closing => {
                     if std::mem::take(&mut work.answered) {
                         self.sent.push(token);
@@ -27,7 +28,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                         self.hurries |= !unawaited;
                     }
                 }
-                Some(work) => match work.queue.take() {
+                Some(work) => match work.next_send(pool) {
                     Some(buf) => {
                         work.in_flight = buf.as_slice().len();
                         work.pongs = 0;
@@ -58,7 +59,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let Some(work) = self.common.existing_work(slot) else { return };
         work.answered = false;
         let bytes = std::mem::take(&mut work.in_flight);
-        let more = work.queue.bytes() > 0;
+        let more = work.queued() > 0;
         self.common.outbox_bytes -= bytes;
         if result.is_err() {
             return self.abort(token, CloseReason::Disconnected);
@@ -214,7 +215,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
 
 /// Nothing follows the end of the send in flight: no more bytes, no callback, no resumed receiving.
 fn nobody_awaits(slot: &Slot, work: &Work, pause_receive_bytes: usize) -> bool {
-    work.queue.bytes() == 0
+    work.queued() == work.in_flight
         && work.in_flight < pause_receive_bytes
         && !slot.flags.has(Flags::WANTS_DRAIN)
         && !slot.flags.has(Flags::PAUSED)

@@ -53,6 +53,7 @@ impl<H: Handler> Party<'_, H> {
             return;
         }
         let Some(state) = self.state.take() else { return };
+        self.common.forget(self.token);
         let stats = &self.common.stats;
         let is_stream = self.slot.flags.has(Flags::HTTP);
         if is_stream {

@@ -97,6 +97,12 @@ impl Pool {
         }
     }
 
+    /// Frees all that is kept.
+    pub fn free_all(&mut self) {
+        (self.small, self.large, self.lists) = Default::default();
+        self.free_bytes = 0;
+    }
+
     /// What [`free_bytes`](Self::free_bytes) should be, added up.
     pub fn capacity_kept(&self) -> usize {
         self.small.iter().chain(&self.large).map(Vec::capacity).sum()

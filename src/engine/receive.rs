@@ -47,6 +47,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if self.common.meters.is_on() {
             self.pause_the_fast(token);
         }
+        if let Some((slot, _)) = self.table.get(token) {
+            self.common.account(slot);
+        }
         if let Outcome::Abort = outcome {
             return self.abort(token, CloseReason::Disconnected);
         }
@@ -58,6 +61,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 // the flush does not come by what is merely not whole.
                 self.settle(token);
             }
+            self.keep_to_budget(token);
         }
     }
 

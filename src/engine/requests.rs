@@ -233,6 +233,7 @@ impl<H: Handler> Party<'_, H> {
             Ok(accept) => {
                 self.forget_request();
                 self.slot.flags.assign(Flags::STREAM, accept.stream);
+                self.common.set_overflow(self.slot, self.token, accept.overflow);
                 let Some(within) = accept.later else {
                     self.tell_open(accept.state);
                     return Next::Open(head_bytes);

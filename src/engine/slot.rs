@@ -65,6 +65,8 @@ impl Flags {
     pub const SLOWED: Self = Self(1 << 7);
     /// The pong to our ping has not come: it tells how long it took.
     pub const PONG_AWAITED: Self = Self(1 << 8);
+    /// A policy other than dropping the newest may apply while the peer does not keep up.
+    pub const HOLDS: Self = Self(1 << 9);
 
     /// What is open to the handler is a response, not a WebSocket.
     pub const HTTP: Self = Self(1 << 11);

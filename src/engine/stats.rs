@@ -75,6 +75,9 @@ stats! {
     deferred_abandoned "counter" "ringwire_requests_abandoned_total" "Requests that ended without an answer: the peer or the server went first.",
     messages_answered "counter" "ringwire_messages_answered_in_place_total" "Messages sent out of the receive buffer in which they came.",
     messages_dropped "counter" "ringwire_messages_dropped_total" "Messages not taken because of max_outbox_bytes.",
+    messages_dropped_oldest "counter" "ringwire_messages_dropped_oldest_total" "Messages that made room for later ones (Overflow::DropOldest); they are among those sent.",
+    messages_conflated "counter" "ringwire_messages_conflated_total" "Messages that later values replaced (Overflow::Conflate); they are among those sent.",
+    overflow_closes "counter" "ringwire_overflow_closes_total" "Connections closed because a message did not fit (Overflow::Close).",
     deflated_bytes_received "counter" "ringwire_deflated_bytes_received_total" "Payload bytes of compressed messages received, as they came.",
     inflated_bytes "counter" "ringwire_inflated_bytes_total" "Bytes that those messages inflated to.",
     messages_deflated "counter" "ringwire_messages_deflated_total" "Messages sent compressed.",
@@ -94,11 +97,26 @@ stats! {
     receive_pauses "counter" "ringwire_receive_pauses_total" "Times receiving paused at pause_receive_bytes.",
     commands "counter" "ringwire_mailbox_commands_total" "Commands taken from other threads.",
     commands_stale "counter" "ringwire_mailbox_stale_total" "Commands for connections that no longer exist and answers to requests that no longer wait.",
+    topics "gauge" "ringwire_topics" "Topics and wildcards with subscribers or a retained message.",
+    subscriptions "gauge" "ringwire_subscriptions" "Subscriptions.",
+    subscriptions_refused "counter" "ringwire_subscriptions_refused_total" "Subscriptions refused at max_subscriptions or max_topics, or for their names.",
+    publications "counter" "ringwire_publications_total" "Publications that came to the shard, its own included.",
+    publications_offered "counter" "ringwire_publications_offered_total" "Publications offered to a subscriber: sent, queued or dropped.",
+    publications_refused "counter" "ringwire_publications_refused_total" "Publications and messages to users that handlers made and that were refused, by max_broadcast_bytes, max_retained_bytes or for their names.",
+    retained_bytes "gauge" "ringwire_retained_bytes" "Bytes of topics' last values.",
+    retained_refused "counter" "ringwire_retained_refused_total" "Last values not kept because of max_retained_bytes or max_topics.",
+    bound_connections "gauge" "ringwire_bound_connections" "Connections bound to a user.",
+    user_binds_refused "counter" "ringwire_user_binds_refused_total" "Bindings refused at max_user_connections, or for the user's name.",
     broadcasts "counter" "ringwire_broadcasts_total" "Messages to all that every connection has been offered.",
     broadcast_bytes "gauge" "ringwire_broadcast_bytes" "Bytes of messages to all that wait or are on their way.",
     turns "counter" "ringwire_turns_total" "Turns of the event loop.",
     outbox_bytes "gauge" "ringwire_outbox_bytes" "Bytes queued or in flight to peers.",
     pool_bytes "gauge" "ringwire_pool_bytes" "Bytes of free buffers kept for reuse.",
+    received_bytes "gauge" "ringwire_received_bytes" "Bytes received and kept: heads, frames and messages that are not whole.",
+    early_bytes "gauge" "ringwire_early_bytes" "Of these, what came before a request or handshake was whole.",
+    memory_bytes "gauge" "ringwire_memory_bytes" "Bytes held in all: queued, received, pools, compression, receive buffers and tables.",
+    memory_closes "counter" "ringwire_memory_closes_total" "Connections ended because they, or all together, held too much.",
+    memory_refusals "counter" "ringwire_memory_refusals_total" "Requests refused because those half there held max_early_bytes.",
     busy_connections "gauge" "ringwire_busy_connections" "Connections that hold more than their slot.",
     buffer_starvations "counter" "ringwire_receive_buffer_starvations_total" "Times receiving found no free buffer (ENOBUFS).",
     receives_armed "counter" "ringwire_receives_armed_total" "Receives armed or re-armed.",
@@ -158,8 +176,8 @@ pub(super) const KINDS: [&str; 2] = ["text", "binary"];
 /// Values of the label `state` of connections.
 pub(super) const STATES: [&str; 6] = ["http", "deferred", "connecting", "open", "stream", "closing"];
 /// Values of the label `reason` of closes.
-pub(super) const REASONS: [&str; 7] =
-    ["peer", "local", "violation", "timeout", "disconnected", "rate", "shutdown"];
+pub(super) const REASONS: [&str; 8] =
+    ["peer", "local", "violation", "timeout", "disconnected", "rate", "shutdown", "memory"];
 /// Values of the label `deadline` of timeouts.
 pub(super) const DEADLINES: [&str; 4] = ["pong", "close", "write", "assembly"];
 /// Values of the label `code` of closes; what is none of them is `other`.
@@ -243,6 +261,7 @@ impl Stats {
             }
             CloseReason::RateLimit => 5,
             CloseReason::Shutdown => 6,
+            CloseReason::Memory => 7,
         };
         labelled.reasons[reason].add(1);
     }

@@ -104,6 +104,7 @@ impl Wheel {
     }
 
     /// A tick before which nothing fires; `None` when nothing is armed.
+    #[inline]
     pub fn next_tick(&self) -> Option<u64> {
         (0..LEVELS).find_map(|level| self.next_list(level)).map(|(_, tick)| tick)
     }

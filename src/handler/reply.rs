@@ -1,6 +1,6 @@
 //! What a handler says to a plain HTTP request: an answer, an answer that goes on, or one later.
 
-use super::{ConnId, Token};
+use super::{ConnId, Overflow, Token};
 use crate::http::{Headers, Response};
 use std::time::Duration;
 
@@ -102,6 +102,7 @@ pub(crate) struct Accept<S> {
     pub(crate) headers: Headers,
     pub(crate) stream: bool,
     pub(crate) compress: bool,
+    pub(crate) overflow: Overflow,
     /// The decision comes within this time.
     pub(crate) later: Option<Duration>,
 }
@@ -114,6 +115,7 @@ impl<S> Accept<S> {
             headers: Headers::default(),
             stream: false,
             compress: true,
+            overflow: Overflow::DropNewest,
             later: None,
         }
     }

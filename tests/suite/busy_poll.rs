@@ -32,7 +32,8 @@ on_every_driver! {
 
     fn timers_and_other_threads_are_heard_while_it_polls(on) {
         let busy_poll = BusyPoll { window_us: 1_000_000, max_vain_percent: 100 };
-        let deadlines = ringwire::Deadlines { idle_ms: 100, ..ringwire::Deadlines::default() };
+        let deadlines =
+            ringwire::Deadlines { idle_ms: 100, pong_ms: 5_000, ..ringwire::Deadlines::default() };
         let stage = Stage::new(on, Setup { busy_poll, deadlines, ..Setup::default() });
         let mut peer = stage.open("/?tag=a");
         let id = stage.id("a");

@@ -2,8 +2,9 @@
 
 use ringwire::http::{Event, Response};
 use ringwire::{
-    ClientRequest, CloseCode, CloseReason, Conn, ConnId, ConnectError, Fragment, Handler, Message, Prepared,
-    Remote, Reply, Request, SendResult, Shard, ShardInfo, Ticket, Transport, Upgrade,
+    ClientRequest, CloseCode, CloseReason, Conn, ConnId, ConnectError, Dropped, Fragment, Handler, Message,
+    Prepared, Presence, Publication, Remote, Reply, Request, SendResult, Shard, ShardInfo, Ticket, Transport,
+    Upgrade,
 };
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -45,7 +46,7 @@ impl Notes {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn write(&self, tag: &str, event: impl Into<String>) {
+    pub fn write(&self, tag: &str, event: impl Into<String>) {
         self.lock().log.push((tag.to_owned(), event.into()));
     }
 
@@ -76,7 +77,7 @@ impl Notes {
 /// One connection's state.
 #[derive(Debug)]
 pub struct Visitor {
-    tag: String,
+    pub tag: String,
     path: String,
 }
 
@@ -124,6 +125,9 @@ impl Service {
             }
             // A line to all.
             ["!all", ref line @ ..] => self.remote.broadcast(&Prepared::text(line.join(" ")), 0).unwrap(),
+            ["!sub" | "!unsub" | "!pub" | "!overflow" | "!user" | "!to" | "!run", ..] => {
+                crate::orders::obey(&self.notes, conn, words);
+            }
             ["!peer"] => drop(conn.send_text(&conn.peer_addr().to_string())),
             ["!backpressure"] => drop(conn.send_text(&conn.backpressure_bytes().to_string())),
             _ => panic!("no such command: {words:?}"),
@@ -208,6 +212,11 @@ impl Handler for Service {
         self.notes.lock().ids.insert(tag.clone(), conn.id());
         match path.as_str() {
             "/greet-from-afar" => self.remote.send_text(conn.id(), "from afar").unwrap(),
+            "/in-room" => {
+                conn.subscribe("room").unwrap();
+                let came = Prepared::text(format!("{} comes", conn.state().tag));
+                conn.publish_with(Publication::new("room", &came).except(conn.id())).unwrap();
+            }
             "/greet" => drop(conn.send_text("welcome")),
             "/events" => {
                 assert_eq!(conn.transport(), Transport::Events);
@@ -285,7 +294,27 @@ impl Handler for Service {
         }
     }
 
+    fn dropped(&mut self, conn: &mut Conn<'_, Visitor>, dropped: Dropped) {
+        let Visitor { tag, path } = conn.state();
+        let Dropped { newest, oldest, conflated, .. } = dropped;
+        self.notes.write(tag, format!("dropped {newest} {oldest} {conflated}"));
+        if path == "/unsubscribe-at-drop" {
+            conn.unsubscribe("feed");
+        }
+    }
+
+    fn presence(&mut self, shard: &mut Shard<'_, Visitor>, change: &Presence) {
+        let word = if change.online { "online" } else { "offline" };
+        self.notes.write(&format!("user {}", change.user), format!("{word} {}", change.change));
+        let news = Prepared::text(format!("{} is {word}", change.user));
+        shard.publish("presence", &news).unwrap();
+    }
+
     fn close(&mut self, id: ConnId, state: Visitor, reason: CloseReason<'_>) {
+        if state.path == "/in-room" {
+            let news = Prepared::text(format!("{} leaves", state.tag));
+            let _ = self.remote.publish("room", &news);
+        }
         self.notes.write(&state.tag, format!("close {reason:?}"));
         let mut shared = self.notes.lock();
         // Ids are kept under another name: tests use them when they are stale.

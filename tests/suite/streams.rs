@@ -2,7 +2,7 @@
 
 use crate::peer::{Peer, text};
 use crate::stage::{Setup, Stage};
-use ringwire::{CloseCode, Deadlines, Limits, Prepared};
+use ringwire::{CloseCode, Deadlines, Limits, Prepared, Subscribe};
 use std::time::Duration;
 
 fn get(target: &str) -> String {
@@ -53,6 +53,24 @@ on_every_driver! {
         peer.expect_fin();
         assert_eq!(stage.closed("a"), ["open", "close Local"]);
         assert_eq!(stage.metric("ringwire_streams"), 0);
+    }
+
+    /// Subscribers are subscribers, whatever carries their messages.
+    fn events_come_from_topics(on) {
+        let stage = Stage::plain(on);
+        let mut stream = listen(&stage, "a");
+        stage.remote.subscribe(stage.id("a"), "news/#", Subscribe::new()).unwrap();
+        let mut peer = stage.open("/?tag=b");
+        peer.order("!sub news/1", "Ok(true)");
+        peer.order("!pub news/1 others : from a WebSocket", "Ok(())");
+        stream.expect_chunk("data: from a WebSocket\n\n");
+        stage.remote.publish("news/1", &Prepared::text_with_event_id("from afar", "7")).unwrap();
+        stream.expect_chunk("id: 7\ndata: from afar\n\n");
+        peer.expect_text("from afar");
+        stage.remote.close(stage.id("a"), CloseCode::NORMAL, "").unwrap();
+        stream.expect_chunk("");
+        stage.closed("a");
+        stage.wait_metric("ringwire_subscriptions", 1);
     }
 
     fn sends_a_body_piece_by_piece(on) {
