@@ -1,7 +1,7 @@
 //! `/topics` of `ringwire serve`, as its clients see it: over WebSockets, as events, by polling and by POST.
 
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -91,9 +91,11 @@ impl Client {
 
     fn hear(&mut self) -> Value {
         loop {
-            match self.0.read().expect("a message") {
-                Message::Text(text) => return serde_json::from_str(&text).expect("JSON"),
-                Message::Ping(_) => {}
+            match self.0.read() {
+                Ok(Message::Text(text)) => return serde_json::from_str(&text).expect("JSON"),
+                Ok(Message::Ping(_)) => {}
+                // The process was stopped for a while.
+                Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => panic!("{other:?}"),
             }
         }

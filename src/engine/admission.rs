@@ -5,6 +5,7 @@
 //! for each address that has a connection and no more.
 
 use super::Core;
+use super::events::event;
 use super::rates::Pace;
 use super::slot::{Entry, Phase, Slot};
 use crate::config::Admission;
@@ -231,6 +232,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let proxied = gate.config().proxies.trusts(address(peer));
         let counts = gate.counts_addresses() && !proxied;
         if let Err(refusal) = gate.enter(self.clock.now(), address(peer).filter(|_| counts)) {
+            event!(info, shard = self.common.shard, %peer, limit = ?refusal, "not let in");
             self.common.stats.count_refusal(refusal);
             return self.turn_away(socket, peer);
         }

@@ -9,7 +9,7 @@ use crate::demo::{self, Interest};
 use ringwire::http::Response;
 use ringwire::{Prepared, Remote, RemoteError, Ticket};
 use std::collections::hash_map::RandomState;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -109,7 +109,7 @@ struct Topic {
     kept: VecDeque<Arc<str>>,
     kept_bytes: usize,
     listeners: usize,
-    waiting: Vec<Ticket>,
+    waiting: HashSet<Ticket>,
 }
 
 impl Topic {
@@ -187,7 +187,7 @@ impl Board {
         topic.keep(text.clone());
         if !topic.waiting.is_empty() {
             let answer = CatchUp { messages: vec![(id, text)], last: id, gap: false }.response(name);
-            for ticket in topic.waiting.drain(..) {
+            for ticket in topic.waiting.drain() {
                 // Where the mailbox is full, `expired` answers with what is kept.
                 let _ = self.remote.respond(ticket, answer.clone());
             }
@@ -233,7 +233,7 @@ impl Board {
         match ticket {
             Some(_) if topic.waiting.len() >= MAX_WAITING => Err(Refused::Busy),
             Some(ticket) if missed.messages.is_empty() && !missed.gap => {
-                topic.waiting.push(ticket);
+                topic.waiting.insert(ticket);
                 Ok(None)
             }
             _ => Ok(Some(missed.response(name))),
@@ -244,7 +244,7 @@ impl Board {
     pub fn forget(&self, name: &str, ticket: Ticket) {
         let Ok(mut topics) = self.stripe(name) else { return };
         if let Some(topic) = topics.get_mut(name) {
-            topic.waiting.retain(|waiting| *waiting != ticket);
+            topic.waiting.remove(&ticket);
         }
     }
 
@@ -280,7 +280,7 @@ impl Board {
             kept: VecDeque::new(),
             kept_bytes: 0,
             listeners: 0,
-            waiting: Vec::new(),
+            waiting: HashSet::new(),
         };
         Ok((known.clone(), topics.entry(known).or_insert(topic)))
     }
