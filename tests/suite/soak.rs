@@ -381,7 +381,7 @@ fn conversation(seed: u64, tally: &Tally) {
         max_connections: 12,
         receive_buffers: 8,
         // In the larger ones whole messages lie, which are answered out of them.
-        receive_buffer_bytes: if seed % 3 == 0 { 16_384 } else { 2_048 },
+        receive_buffer_bytes: if seed.is_multiple_of(3) { 16_384 } else { 2_048 },
         max_receive_bytes_per_turn: 8_192,
         pause_receive_bytes: rng.between(500, 20_000) as u32,
         ..Limits::default()

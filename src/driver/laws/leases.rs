@@ -139,9 +139,8 @@ fn few_buffers_serve_many<D: Make>() {
     let start = Instant::now();
     while taken.iter().any(|bytes| *bytes < 4_096) {
         world.turn(if world.held.is_empty() { PATIENCE } else { Duration::ZERO });
-        while !world.held.is_empty() {
+        while let Some(lease) = world.held.pop() {
             // Whose bytes they are is what they say.
-            let lease = world.held.pop().unwrap();
             let number = usize::from(world.driver.bytes(&lease)[0]);
             let token = pairs[number].1;
             if world.of(token).sending {
