@@ -251,7 +251,7 @@ fn steady_allocations(
 }
 
 fn assert_nothing_is_allocated(driver: DriverChoice, within: &Within) {
-    for (bytes, deep) in [(20, 1), (20, 16), (1_000, 16), (16 << 10, 1), (16 << 10, 16)] {
+    for (bytes, deep) in [(20, 1), (20, 16), (1_000, 16), (5_000, 1), (16 << 10, 1), (16 << 10, 16)] {
         let allocated = allocations(driver, within, bytes, deep);
         assert_eq!(allocated, 0, "{bytes} bytes, {deep} deep: allocations in each 1,200 rounds");
     }
@@ -308,7 +308,7 @@ fn assert_nothing_is_allocated_for_subscribers(driver: DriverChoice) {
     for (bytes, deep, clients) in [(20, 1, 40), (20, 8, 40), (4 << 10, 1, 40), (20 << 10, 3, 4)] {
         let payload: Vec<u8> = (0..bytes).map(|at| b'a' + (at % 26) as u8).collect();
         let prepared = Prepared::text(String::from_utf8(payload).unwrap());
-        let allocated = steady_allocations(driver, bytes, deep, clients, |clients, remote| {
+        let allocated = steady_allocations(driver, &Within::Tcp, bytes, deep, clients, |clients, remote| {
             (0..deep).for_each(|_| remote.publish("feed/1", &prepared).unwrap());
             clients.iter_mut().for_each(Client::hear);
         });

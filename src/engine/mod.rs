@@ -23,6 +23,7 @@ pub mod histogram;
 pub mod inflate;
 pub mod interest;
 mod ledger;
+pub mod lent;
 mod lifetimes;
 pub mod mailbox;
 pub mod names;
@@ -196,6 +197,8 @@ pub struct Core<D: Driver, H: Handler> {
     sent: Vec<Token>,
     /// Some of these may not be heard of before the next wait ends.
     unawaited: bool,
+    /// Some are waited for that may be told late: the next turn does not sleep.
+    hurries: bool,
     due: Vec<u32>,
     accept_paused: AcceptPause,
     /// Accepted by the kernel before a pause took hold: they wait for a slot.
@@ -275,6 +278,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             connecting: Slab::new(),
             sent: Vec::new(),
             unawaited: false,
+            hurries: false,
             due: Vec::new(),
             accept_paused: AcceptPause::No,
             parked: VecDeque::new(),
@@ -318,7 +322,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let mut next = spin::turn(self.spin.as_mut(), &mut self.driver, &mut self.clock, wait)?;
         self.common.tick = self.clock.tick() as u32;
         self.common.now = self.clock.now();
-        self.unawaited = false;
+        (self.unawaited, self.hurries) = (false, false);
         let mut heard = false;
         while let Some(event) = next {
             heard |= event.is_traffic();
@@ -357,7 +361,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     #[inline]
     fn next_wait(&self) -> Option<Duration> {
         let waits = !self.broadcasts.is_empty() || self.has_post() || self.common.tls.is_waiting();
-        if !self.common.dirty.is_empty() || waits {
+        if self.hurries || waits || !self.common.dirty.is_empty() {
             return Some(Duration::ZERO);
         }
         let timers = self.wheel.next_tick().map(|tick| self.clock.until(tick));

@@ -2,8 +2,8 @@
 
 use super::Core;
 use super::clock::ticks;
-use super::common::Common;
-use super::slot::{Flags, Phase};
+use super::common::{Common, Work};
+use super::slot::{Flags, Phase, Slot};
 use crate::driver::{Driver, SendBuf, Token};
 use crate::handler::{CloseReason, Conn, Handler};
 use crate::ws::{Role, State};
@@ -25,20 +25,21 @@ impl<D: Driver, H: Handler> Core<D, H> {
             let (phase, tick) = (slot.phase, self.common.tick);
             let Common { works, pool, .. } = &mut self.common;
             match works.get_mut(slot.work as usize) {
-                Some(work) if work.in_flight > 0 || phase == Phase::Closing => {}
+                Some(work) if work.in_flight > 0 || phase == Phase::Closing => {
+                    if std::mem::take(&mut work.answered) {
+                        self.sent.push(token);
+                        let unawaited = nobody_awaits(slot, work, pause_receive_bytes);
+                        self.unawaited |= unawaited;
+                        self.hurries |= !unawaited;
+                    }
+                }
                 Some(work) => match work.next_send(pool) {
                     Some(buf) => {
                         work.in_flight = buf.as_slice().len();
                         work.pongs = 0;
                         work.write_since = tick;
                         self.sent.push(token);
-                        // Nothing follows its end: no more bytes, no callback, no resumed receiving.
-                        let unawaited = work.queued() == work.in_flight
-                            && work.in_flight < pause_receive_bytes
-                            && !slot.flags.has(Flags::WANTS_DRAIN)
-                            && !slot.flags.has(Flags::PAUSED)
-                            && phase == Phase::Open
-                            && slot.session.state() == State::Open;
+                        let unawaited = nobody_awaits(slot, work, pause_receive_bytes);
                         if unawaited {
                             self.driver.send_unawaited(token, buf);
                         } else {
@@ -58,12 +59,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     pub(super) fn on_sent(&mut self, token: Token, buf: SendBuf, result: std::io::Result<()>) {
-        let bytes = buf.as_slice().len();
         self.common.pool.give_back(buf);
         let Some((slot, _)) = self.table.get(token) else { return };
         let Some(work) = self.common.existing_work(slot) else { return };
-        debug_assert_eq!(work.in_flight, bytes);
-        work.in_flight = 0;
+        work.answered = false;
+        let bytes = std::mem::take(&mut work.in_flight);
         let more = work.queued() > 0 || self.common.tls.owes(slot, token);
         self.common.outbox_bytes -= bytes;
         if result.is_err() {
@@ -222,4 +222,14 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
         self.sent = sent;
     }
+}
+
+/// Nothing follows the end of the send in flight: no more bytes, no callback, no resumed receiving.
+fn nobody_awaits(slot: &Slot, work: &Work, pause_receive_bytes: usize) -> bool {
+    work.queued() == work.in_flight
+        && work.in_flight < pause_receive_bytes
+        && !slot.flags.has(Flags::WANTS_DRAIN)
+        && !slot.flags.has(Flags::PAUSED)
+        && slot.phase == Phase::Open
+        && slot.session.state() == State::Open
 }

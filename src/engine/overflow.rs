@@ -321,9 +321,10 @@ impl Common {
 }
 
 impl Work {
-    /// Whether more would wait behind what the peer has not taken.
+    /// Whether more would wait behind what the peer has not taken. What was answered in this turn has
+    /// been handed over as early as it could.
     fn is_pressed(&self) -> bool {
-        self.in_flight > 0 || self.backlog_bytes > 0 || self.queue.bytes() >= QUEUE_BYTES
+        (self.in_flight > 0 && !self.answered) || self.backlog_bytes > 0 || self.queue.bytes() >= QUEUE_BYTES
     }
 
     /// Hands messages to the queue, up to so many bytes: all of them if `limit` is `usize::MAX`.

@@ -1,7 +1,7 @@
 //! From received bytes to the handler: frames, messages, and what ends a connection.
 
-use super::assembly::Lent;
 use super::common::Common;
+use super::lent::Lent;
 use super::party::Party;
 use super::slot::{Flags, Phase};
 use super::{Core, inflate};
@@ -31,10 +31,13 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if let Some((slot, state)) = table.get(token) {
             let mut party = Party { handler, token, slot, state, common };
             let input = driver.bytes(&lease);
-            outcome =
-                if party.slot.flags.has(Flags::TLS) { party.take_sealed(input) } else { party.take(input) };
+            outcome = if party.slot.flags.has(Flags::TLS) {
+                party.take_sealed(input)
+            } else {
+                party.take(input, true)
+            };
         }
-        driver.release(lease);
+        self.end_lease(token, lease);
         self.after_received(token, outcome);
     }
 
@@ -103,13 +106,14 @@ impl<D: Driver, H: Handler> Core<D, H> {
 }
 
 impl<H: Handler> Party<'_, H> {
-    /// Takes bytes as the connection's state asks for.
+    /// Takes bytes as the connection's state asks for. `leased` means that `input` is the lease, out of
+    /// which may be answered.
     #[inline(always)]
-    pub fn take(&mut self, input: &mut [u8]) -> Outcome {
+    pub fn take(&mut self, input: &mut [u8], leased: bool) -> Outcome {
         match self.slot.phase {
             Phase::Open => {
                 self.slot.last_seen = self.common.tick;
-                self.take_frames(input)
+                self.take_frames(input, leased)
             }
             Phase::Head => self.take_requests(input),
             Phase::Connecting => self.take_answer(input),
@@ -121,8 +125,8 @@ impl<H: Handler> Party<'_, H> {
         }
     }
 
-    /// Decodes frames and hands their content to the handler.
-    pub fn take_frames(&mut self, input: &mut [u8]) -> Outcome {
+    /// Decodes frames and hands their content to the handler; `leased` as in [`take`](Self::take).
+    pub fn take_frames(&mut self, input: &mut [u8], leased: bool) -> Outcome {
         if self.common.meters.is_on() && self.slot.flags.has(Flags::SLOWED) {
             self.hold(input);
             return Outcome::Continue;
@@ -134,7 +138,7 @@ impl<H: Handler> Party<'_, H> {
         if let Some(mut carry) = carry.filter(|carry| !carry.is_empty()) {
             let whole = complete_carry(&mut carry, input, &mut at);
             // Decoded even if it is not whole: two bytes are enough for most violations.
-            let outcome = self.decode(&mut carry, &mut 0);
+            let outcome = self.decode(&mut carry, &mut 0, false);
             if !whole && matches!(outcome, Outcome::Continue) {
                 self.common.work(self.slot).carry = carry;
                 return outcome;
@@ -144,7 +148,8 @@ impl<H: Handler> Party<'_, H> {
                 return outcome;
             }
         }
-        let outcome = if self.common.meters.owes() { Outcome::Continue } else { self.decode(input, &mut at) };
+        let outcome =
+            if self.common.meters.owes() { Outcome::Continue } else { self.decode(input, &mut at, leased) };
         if !matches!(outcome, Outcome::Continue) {
             return outcome;
         }
@@ -165,21 +170,21 @@ impl<H: Handler> Party<'_, H> {
     }
 
     #[inline]
-    fn decode(&mut self, input: &mut [u8], at: &mut usize) -> Outcome {
+    fn decode(&mut self, input: &mut [u8], at: &mut usize, leased: bool) -> Outcome {
         match self.common.meters.is_on() || self.common.stopwatch.is_on() {
-            false => self.decode_all::<false>(input, at),
-            true => self.decode_watched(input, at),
+            false => self.decode_all::<false>(input, at, leased),
+            true => self.decode_watched(input, at, leased),
         }
     }
 
     /// Keeps the peer to its rate and measures the handler, which the usual loop knows nothing of.
     #[cold]
-    fn decode_watched(&mut self, input: &mut [u8], at: &mut usize) -> Outcome {
-        self.decode_all::<true>(input, at)
+    fn decode_watched(&mut self, input: &mut [u8], at: &mut usize, leased: bool) -> Outcome {
+        self.decode_all::<true>(input, at, leased)
     }
 
     #[inline(always)]
-    fn decode_all<const WATCHED: bool>(&mut self, input: &mut [u8], at: &mut usize) -> Outcome {
+    fn decode_all<const WATCHED: bool>(&mut self, input: &mut [u8], at: &mut usize, leased: bool) -> Outcome {
         let limits = self.common.decode_limits(self.slot);
         let mut withheld_ping = None;
         loop {
@@ -205,6 +210,9 @@ impl<H: Handler> Party<'_, H> {
                 _ if !listening => {}
                 _ if WATCHED && !self.keeps_pace(&item) => return self.too_fast(),
                 Item::Message { kind, payload } => {
+                    if leased {
+                        self.lend(input, &payload);
+                    }
                     let Some((handler, mut conn)) = self.conn() else { return Outcome::Abort };
                     deliver::<WATCHED, H>(handler, &mut conn, kind, &input[payload]);
                 }
@@ -338,7 +346,7 @@ pub(super) fn piece<H: Handler>(
     work.assembly.push(pool, payload, whole_bytes);
     if last {
         let assembly = std::mem::take(&mut work.assembly);
-        conn.common.lent = Lent::of(&assembly);
+        conn.common.lent = Lent::of(conn.token, &assembly);
         deliver::<true, H>(handler, conn, kind, assembly.message());
         let lent = conn.common.lent.take();
         let Common { works, pool, .. } = &mut *conn.common;

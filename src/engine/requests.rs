@@ -70,7 +70,7 @@ impl<H: Handler> Party<'_, H> {
     pub(super) fn go_on(&mut self, rest: &mut [u8], served: Served) -> Outcome {
         match served {
             Served::Open if rest.is_empty() => Outcome::Continue,
-            Served::Open => self.take_frames(rest),
+            Served::Open => self.take_frames(rest, false),
             Served::Ended => Outcome::Ended,
             Served::Broken => Outcome::Abort,
             Served::Rest => {

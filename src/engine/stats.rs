@@ -85,6 +85,7 @@ stats! {
     deferred "gauge" "ringwire_requests_deferred" "Requests whose answer was put off and is out.",
     deferred_expired "counter" "ringwire_requests_expired_total" "Requests that nothing answered in time.",
     deferred_abandoned "counter" "ringwire_requests_abandoned_total" "Requests that ended without an answer: the peer or the server went first.",
+    messages_answered "counter" "ringwire_messages_answered_in_place_total" "Messages sent out of the receive buffer in which they came.",
     messages_dropped "counter" "ringwire_messages_dropped_total" "Messages not taken because of max_outbox_bytes.",
     messages_dropped_oldest "counter" "ringwire_messages_dropped_oldest_total" "Messages that made room for later ones (Overflow::DropOldest); they are among those sent.",
     messages_conflated "counter" "ringwire_messages_conflated_total" "Messages that later values replaced (Overflow::Conflate); they are among those sent.",

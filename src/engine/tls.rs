@@ -91,7 +91,7 @@ impl<H: Handler> Party<'_, H> {
         loop {
             match self.common.tls.open(self.token.slot, input, &mut at) {
                 Ok(Opened::Data(range)) => {
-                    let outcome = self.take(&mut input[range]);
+                    let outcome = self.take(&mut input[range], false);
                     if !matches!(outcome, Outcome::Continue) {
                         return outcome;
                     }
@@ -150,7 +150,7 @@ impl<H: Handler> Party<'_, H> {
                 self.shaken(info);
                 let mut outcome = Outcome::Continue;
                 if !early.is_empty() {
-                    outcome = self.take(&mut early);
+                    outcome = self.take(&mut early, false);
                 }
                 if matches!(outcome, Outcome::Continue) {
                     outcome = self.take_records(&mut kept[used..]);

@@ -28,6 +28,7 @@ macro_rules! on_every_driver {
 
 mod addresses;
 mod admission;
+mod answers;
 mod attacks;
 mod backpressure;
 mod broadcast;

@@ -261,6 +261,15 @@ impl Handler for Service {
                 conn.send_binary(&bytes[1..]);
                 conn.send_text("after");
             }
+            "/twice" => {
+                conn.send(message);
+                conn.send_text("and more");
+                assert!(matches!(conn.send(message), SendResult::Sent | SendResult::Queued));
+            }
+            "/echo-and-close" => {
+                conn.send(message);
+                conn.close(CloseCode(4003), "that was it");
+            }
             "/log" => self.notes.write(&conn.state().tag, format!("{message:?}")),
             "/close-at-message" => conn.close(CloseCode::NORMAL, ""),
             _ => {

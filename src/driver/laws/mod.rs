@@ -6,6 +6,7 @@
 mod data;
 mod denied;
 mod ends;
+mod leases;
 mod limits;
 mod outbound;
 mod soak;
