@@ -160,6 +160,33 @@ on_every_driver! {
         }
     }
 
+    fn hears_topics_as_a_socket_does(on) {
+        let stage = Stage::new(on, Setup { shards: 2, ..Setup::default() });
+        let mut socket = stage.open("/?tag=w");
+        let mut streams: Vec<Peer> = (0..4).map(|n| listen(&stage, &format!("p{n}"))).collect();
+        for tag in ["w", "p0", "p1", "p2", "p3"] {
+            stage.remote.subscribe(stage.id(tag), "feed", Subscribe::new()).unwrap();
+        }
+        for number in 1..=20 {
+            let message = Prepared::text_with_event_id(format!("message {number}"), number.to_string());
+            stage.remote.publish("feed", &message).unwrap();
+        }
+        for number in 1..=20 {
+            socket.expect_text(&format!("message {number}"));
+            for stream in &mut streams {
+                stream.expect_chunk(&format!("id: {number}\ndata: message {number}\n\n"));
+            }
+        }
+        stage.remote.unsubscribe(stage.id("p0"), "feed").unwrap();
+        stage.settle();
+        stage.remote.publish("feed", &Prepared::text("last")).unwrap();
+        streams[1].expect_chunk("data: last\n\n");
+        streams[0].expect_silence(Duration::from_millis(20));
+        drop(streams);
+        stage.wait_metric("ringwire_streams", 0);
+        stage.wait_metric("ringwire_subscriptions", 1);
+    }
+
     fn knows_when_its_peer_has_gone(on) {
         let stage = Stage::plain(on);
         let (gone, reset) = (listen(&stage, "gone"), listen(&stage, "reset"));
