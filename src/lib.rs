@@ -52,7 +52,55 @@
 //!
 //! A message to all ([`Remote::broadcast`]) comes by the mailboxes; each core then goes through its
 //! slots, some hundreds a turn, and their outboxes share one frame.
-
+//!
+//! # Plain HTTP
+//!
+//! What is no upgrade goes to [`Handler::http`]. Its answer is a [`Response`](http::Response), or one that
+//! goes on, or it comes later; [`Router`] finds who serves a path.
+//!
+//! ```
+//! use ringwire::http::Response;
+//! use ringwire::{Conn, Handler, Message, Remote, Reply, Request, Router, Upgrade};
+//! use std::time::Duration;
+//!
+//! struct News {
+//!     routes: Router<fn(&Self, &Request<'_>) -> Reply<()>>,
+//!     remote: Remote,
+//! }
+//!
+//! impl News {
+//!     /// Server-sent events: `open` follows, and what is sent to the connection is an event.
+//!     fn events(&self, _request: &Request<'_>) -> Reply<()> {
+//!         Reply::stream(Response::events(), ())
+//!     }
+//!
+//!     /// An answer that another thread gives; it is 500 if that panics, and `expired` after 5 s.
+//!     fn report(&self, request: &Request<'_>) -> Reply<()> {
+//!         let responder = self.remote.responder(request.ticket());
+//!         std::thread::spawn(move || responder.respond(Response::text(200, "it took long")));
+//!         Reply::later((), Duration::from_secs(5))
+//!     }
+//! }
+//!
+//! impl Handler for News {
+//!     type State = ();
+//!
+//!     fn http(&mut self, request: &Request<'_>) -> Reply<()> {
+//!         match self.routes.find(request.method(), request.path()) {
+//!             Ok(found) => found.value()(self, request),
+//!             Err(error) => Response::from(error).into(),
+//!         }
+//!     }
+//! #   fn upgrade(&mut self, _: &Request<'_>) -> Upgrade<()> { Upgrade::accept(()) }
+//! #   fn message(&mut self, _: &mut Conn<'_, ()>, _: Message<'_>) {}
+//! }
+//! ```
+//!
+//! - **A response that goes on** ([`Reply::stream`]) is a connection as a WebSocket is: `open`, `drain` and
+//!   `close`, [`Conn`] and [`Remote`], limits and deadlines. It costs its 64 bytes while nothing is sent.
+//! - **A request that waits** ([`Reply::later`]) costs the same. It ends in exactly one of an answer,
+//!   [`expired`](Handler::expired) and [`abandoned`](Handler::abandoned); pipelined requests wait behind it.
+//! - **A handshake** may wait as well ([`Upgrade::later`]), for a database to say who may enter.
 //!
 //! # Topics
 //!

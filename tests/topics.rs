@@ -1,7 +1,7 @@
 //! `/topics` of `ringwire serve`, as its clients see it: over WebSockets, as events, by polling and by POST.
 
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -91,9 +91,11 @@ impl Client {
 
     fn hear(&mut self) -> Value {
         loop {
-            match self.0.read().expect("a message") {
-                Message::Text(text) => return serde_json::from_str(&text).expect("JSON"),
-                Message::Ping(_) => {}
+            match self.0.read() {
+                Ok(Message::Text(text)) => return serde_json::from_str(&text).expect("JSON"),
+                Ok(Message::Ping(_)) => {}
+                // The process was stopped for a while.
+                Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -246,6 +248,7 @@ fn what_makes_no_sense_is_answered() {
         (r#"{"subscribe":"a","publish":"a","data":1}"#, "send one of"),
         (r#"{"subscribe":""}"#, "1 to 200 bytes"),
         ("{\"subscribe\":\"a\\nb\"}", "1 to 200 bytes"),
+        (r##"{"subscribe":"room/#"}"##, "neither `#`"),
         (r#"{"publish":"a"}"#, "no \"data\""),
         (r#"{"publish":"demo/ticker","data":1}"#, "server's own"),
         (r#"{"unsubscribe":"a"}"#, "does not listen"),
@@ -344,10 +347,15 @@ fn a_poll_is_answered_when_there_is_something_to_say() {
     }
 }
 
-/// Requests that wait, on all shards.
+/// Requests that wait.
 fn deferred(server: &Server) -> u64 {
+    metric(server, "ringwire_requests_deferred{")
+}
+
+/// A metric's sum over all shards.
+fn metric(server: &Server, name: &str) -> u64 {
     let metrics = server.get("/metrics", "").answer().1;
-    let lines = metrics.lines().filter(|line| line.starts_with("ringwire_requests_deferred{"));
+    let lines = metrics.lines().filter(|line| line.starts_with(name));
     lines.map(|line| line.rsplit(' ').next().expect("a number").parse::<u64>().expect("a number")).sum()
 }
 
@@ -381,6 +389,40 @@ fn who_knows_the_token_publishes_by_post() {
         assert_eq!(server.post("/topics/a", bearer, body).0, 400, "{body}");
     }
     assert_eq!(server.post("/topics/a", bearer, &"x".repeat(65_537)).0, 413);
+}
+
+#[test]
+fn who_leaves_too_much_unread_is_closed_and_holds_up_nobody() {
+    for driver in drivers() {
+        let server = Server::start(driver, &[]);
+        let (mut deaf, mut publisher) = (server.open(), server.open());
+        deaf.subscribe("flood");
+        let mut events = server.get("/topics/flood", "Accept: text/event-stream\r\n");
+        events.head();
+        events.event();
+        publisher.subscribe("flood");
+        let (mut published, mut heard) = (0, 0);
+        // What the hosts' kernels hold comes first, some megabytes.
+        while metric(&server, "ringwire_messages_dropped_total{") < 2 {
+            publisher.say(json!({ "publish": "flood", "data": "x".repeat(60_000) }));
+            let both = [publisher.hear(), publisher.hear()];
+            published += 1;
+            heard += both.iter().filter(|message| message["topic"] == "flood").count();
+            assert!(published < 2_000, "{driver}: nobody is closed");
+        }
+        assert_eq!(heard, published);
+        // Behind what was sent to it stands the reason.
+        let end = loop {
+            match deaf.0.read() {
+                Ok(Message::Close(frame)) => break frame,
+                Ok(_) => {}
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert_eq!(end.expect("a code").code, 1013.into());
+        // The last chunk is empty.
+        while !events.event().is_empty() {}
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 use super::Core;
 use super::common::Common;
+use super::events::event;
 use super::rates::Pace;
 use super::slot::{Entry, Flags, Phase, Slot};
 use crate::config::Admission;
@@ -237,6 +238,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let proxied = gate.config().proxies.trusts(address(peer));
         let counts = gate.counts_addresses() && !proxied;
         if let Err(refusal) = gate.enter(self.clock.now(), address(peer).filter(|_| counts)) {
+            event!(info, shard = self.common.shard, %peer, limit = ?refusal, "not let in");
             stats.count_refusal(refusal);
             if secured {
                 // Whoever speaks TLS would not understand the answer.

@@ -4,6 +4,7 @@
 //! With `drain_window_ms` each connection is told at a moment of its own, drawn when the drain begins,
 //! and is served until then. The contract: the core has stopped `drain_ms` after the last was told.
 
+use super::events::event;
 use super::slot::Phase;
 use super::{AcceptPause, Core};
 use crate::driver::{Driver, Token};
@@ -57,6 +58,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
         let mut tokens = Vec::with_capacity(self.table.len());
         self.table.tokens(&mut tokens);
+        event!(info, shard = self.common.shard, connections = tokens.len(), "drain");
         self.common.stats.draining.set(1);
         self.common.stats.drain_began_with.set(tokens.len() as u64);
         let ms = |ms: u32| Duration::from_millis(ms.into());

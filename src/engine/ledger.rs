@@ -7,6 +7,7 @@
 
 use super::Core;
 use super::common::{Common, Work};
+use super::events::event;
 use super::slot::{NO_WORK, Phase, Slot};
 use crate::driver::{Driver, Token};
 use crate::handler::{CloseReason, Handler};
@@ -164,6 +165,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// Ends a connection for what it holds. Where nothing waits to be sent it is told so.
     #[cold]
     fn end_holder(&mut self, token: Token) {
+        event!(warn, shard = self.common.shard, slot = token.slot, "a connection holds too much");
         self.common.stats.memory_closes.add(1);
         let Some(mut party) = self.party(token) else { return };
         if party.slot.phase != Phase::Open || party.common.queued(party.slot) > 0 {

@@ -16,6 +16,7 @@ pub mod deferred;
 pub mod deflate;
 mod drain;
 pub mod entropy;
+mod events;
 mod fanout;
 pub mod heartbeat;
 pub mod histogram;
@@ -385,6 +386,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
             Event::Closed(token) => self.on_closed(token),
             Event::AcceptFailed(_) => {
                 self.common.stats.accept_failures.add(1);
+                events::event!(
+                    warn,
+                    shard = self.common.shard,
+                    "accepting failed for want of descriptors or memory"
+                );
                 // At the limit it is a free slot that ends the pause, and while draining nothing.
                 if self.accept_paused == AcceptPause::No && !self.common.draining {
                     self.accept_paused = AcceptPause::Until(self.clock.now() + ACCEPT_BACKOFF);

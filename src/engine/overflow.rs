@@ -111,6 +111,20 @@ impl Common {
         }
     }
 
+    /// Sets how much may wait for this connection.
+    pub fn set_max_outbox(&mut self, slot: &mut Slot, token: Token, bytes: u32) {
+        // 0 would stand for no limit of its own.
+        self.sides.set_max_outbox(token.slot, bytes.max(1));
+        slot.flags.set(Flags::HOLDS);
+    }
+
+    /// Bytes that may wait for a connection.
+    pub(super) fn max_outbox(&self, slot: u32) -> usize {
+        let own = self.sides.get(slot).map_or(0, |side| side.max_outbox_bytes);
+        let all = self.limits.max_outbox_bytes;
+        (if own == 0 { all } else { own.min(all) }) as usize
+    }
+
     /// The connection's policy.
     pub fn overflow(&self, slot: u32) -> Overflow {
         self.sides.get(slot).map_or(Overflow::DropNewest, |side| side.overflow)
@@ -235,7 +249,7 @@ impl Common {
         overflow: Overflow,
         key: Option<&Key>,
     ) -> Result<(), SendBuf> {
-        let max = self.limits.max_outbox_bytes as usize;
+        let max = self.max_outbox(token.slot);
         let bytes = frame.as_slice().len();
         let mut lost = Dropped::default();
         self.work(slot);

@@ -3,6 +3,7 @@
 //! What a driver's buffer holds is lent at the same time, so nothing here may touch the driver.
 
 use super::common::Common;
+use super::events::event;
 use super::slot::{Flags, Phase, Slot};
 use crate::driver::Token;
 use crate::handler::{CloseReason, Conn, ConnId, Handler};
@@ -44,6 +45,7 @@ impl<H: Handler> Party<'_, H> {
         if self.slot.session.role() == Role::Server {
             self.common.lifetimes.begin(self.token.slot, self.token.generation, self.common.tick);
         }
+        event!(debug, shard = self.common.shard, id = ?ConnId::new(self.common.shard, self.token), "open");
         self.common.stats.upgrades.add(1);
         self.common.stats.websockets.add(1);
         if self.slot.flags.has(Flags::TLS) {
@@ -61,6 +63,14 @@ impl<H: Handler> Party<'_, H> {
             return;
         }
         let Some(state) = self.state.take() else { return };
+        event!(
+            debug,
+            shard = self.common.shard,
+            id = ?ConnId::new(self.common.shard, self.token),
+            code = reason.code().0,
+            ?reason,
+            "close"
+        );
         self.common.forget(self.token);
         let stats = &self.common.stats;
         let is_stream = self.slot.flags.has(Flags::HTTP);

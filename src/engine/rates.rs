@@ -4,6 +4,7 @@
 //! connection that is paused is on the list of those to be resumed, once.
 
 use super::Core;
+use super::events::event;
 use super::party::Party;
 use super::receive::Outcome;
 use super::slot::{Flags, Phase};
@@ -204,6 +205,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             slot.flags.set(Flags::PAUSED);
             self.driver.pause(token);
         }
+        event!(debug, shard = self.common.shard, slot = token.slot, "slowed down");
         self.common.stats.rate_pauses.add(1);
         let paused = &mut self.common.meters.paused;
         if paused.len() > 2 * self.table.len() + 64 {

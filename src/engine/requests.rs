@@ -4,6 +4,7 @@
 //! the connection's carry buffer, which is bounded by the limits on heads and bodies.
 
 use super::deferred::Exchange;
+use super::events::event;
 use super::party::Party;
 use super::receive::Outcome;
 use super::slot::{Entry, Flags};
@@ -124,6 +125,7 @@ impl<H: Handler> Party<'_, H> {
                 Ok(header.bytes)
             }
             Err(_) => {
+                event!(warn, shard = self.common.shard, slot = self.token.slot, "no valid PROXY header");
                 self.common.stats.proxy_headers_invalid.add(1);
                 Err(Served::Broken)
             }

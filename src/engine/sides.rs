@@ -32,6 +32,8 @@ pub struct Side {
     pub overflow: Overflow,
     /// Subscriptions to wildcards.
     pub wildcards: u16,
+    /// Bytes that may wait for this connection; 0 leaves it to the limit of all.
+    pub max_outbox_bytes: u32,
     #[expect(clippy::box_collection, reason = "most records have none, and it makes them smaller")]
     more: Option<Box<Vec<Sub>>>,
 }
@@ -41,7 +43,7 @@ const _: () = assert!(size_of::<Side>() == 32, "a subscription costs 32 bytes an
 impl Default for Side {
     fn default() -> Self {
         let first = Sub { list: NONE, position: COVERED, overflow: None };
-        Self { first, overflow: Overflow::DropNewest, wildcards: 0, more: None }
+        Self { first, overflow: Overflow::DropNewest, wildcards: 0, max_outbox_bytes: 0, more: None }
     }
 }
 
@@ -95,6 +97,7 @@ impl Side {
     fn is_blank(&self) -> bool {
         self.first.list == NONE
             && self.overflow == Overflow::DropNewest
+            && self.max_outbox_bytes == 0
             && self.more.as_ref().is_none_or(|more| more.is_empty())
     }
 }
@@ -147,6 +150,13 @@ impl Sides {
     pub fn set_overflow(&mut self, slot: u32, overflow: Overflow) {
         if self.get(slot).is_some() || overflow != Overflow::DropNewest {
             self.change(slot, |side| side.overflow = overflow);
+        }
+    }
+
+    /// Sets a limit of the connection's own; 0 takes it away.
+    pub fn set_max_outbox(&mut self, slot: u32, bytes: u32) {
+        if self.get(slot).is_some() || bytes != 0 {
+            self.change(slot, |side| side.max_outbox_bytes = bytes);
         }
     }
 
@@ -224,6 +234,12 @@ mod tests {
         sides.unsubscribe(3, 1, false);
         assert_eq!(sides.get(3).unwrap().overflow, Overflow::DropOldest);
         sides.set_overflow(3, Overflow::DropNewest);
+        assert_eq!(sides.used(), 0);
+        sides.set_max_outbox(3, 0);
+        assert_eq!(sides.used(), 0);
+        sides.set_max_outbox(3, 1_000);
+        assert_eq!((sides.used(), sides.get(3).unwrap().max_outbox_bytes), (1, 1_000));
+        sides.set_max_outbox(3, 0);
         assert_eq!(sides.used(), 0);
     }
 }

@@ -70,7 +70,7 @@ impl Common {
         let (kind, payload) = prepared.parts();
         let event = prepared.event().filter(|_| slot.flags.has(Flags::EVENTS) && slot.phase == Phase::Stream);
         let Some(chunk) = event else { return self.send_to_stream(slot, token, kind, payload) };
-        if !self.has_room(slot, chunk.len()) {
+        if !self.has_room(slot, token, chunk.len()) {
             return SendResult::Dropped;
         }
         match slot.flags.has(Flags::CHUNKED) {
@@ -90,7 +90,7 @@ impl Common {
         write: impl FnOnce(&mut Vec<u8>),
     ) -> SendResult {
         let max_chunk = max_bytes + CHUNK_OVERHEAD_BYTES;
-        if !self.has_room(slot, max_chunk) {
+        if !self.has_room(slot, token, max_chunk) {
             return SendResult::Dropped;
         }
         if max_bytes > 0 {
@@ -103,9 +103,9 @@ impl Common {
         self.count_sent(slot, payload_bytes)
     }
 
-    fn has_room(&mut self, slot: &mut Slot, bytes: usize) -> bool {
+    fn has_room(&mut self, slot: &mut Slot, token: Token, bytes: usize) -> bool {
         let queued = self.queued(slot);
-        let fits = queued + bytes <= self.limits.max_outbox_bytes as usize;
+        let fits = queued + bytes <= self.max_outbox(token.slot);
         if !fits {
             self.stats.messages_dropped.add(1);
             if queued > 0 {

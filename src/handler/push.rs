@@ -92,6 +92,13 @@ impl<S> Conn<'_, S> {
     pub fn set_overflow(&mut self, overflow: Overflow) {
         self.common.set_overflow(self.slot, self.token, overflow);
     }
+
+    /// Sets how many bytes may wait for this connection: what does not fit behind them is treated as its
+    /// [`Overflow`] policy says. [`Limits::max_outbox_bytes`](crate::Limits::max_outbox_bytes) holds as
+    /// well. A message alone, with nothing before it, may be larger.
+    pub fn set_max_outbox_bytes(&mut self, bytes: u32) {
+        self.common.set_max_outbox(self.slot, self.token, bytes);
+    }
 }
 
 /// Users.

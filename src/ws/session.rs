@@ -274,11 +274,10 @@ impl Session {
         at: &mut usize,
         limits: &DecodeLimits,
     ) -> Result<Option<Item>, Violation> {
-        // Whole messages with the short length form, between messages: the traffic that is bound by
-        // time per frame.
+        // Whole messages from a client with the short length form, between messages: the traffic
+        // that is bound by time per frame.
         const HEADER: usize = 6;
-        let unsettled = self.bits & !(CLOSE_SENT | SETTLED & !CLIENT);
-        if unsettled == 0
+        if self.bits & !(CLOSE_SENT | SETTLED & !CLIENT) == 0
             && let Some(&[b0, b1, m0, m1, m2, m3]) = input.get(*at..).and_then(<[u8]>::first_chunk)
         {
             let payload_len = usize::from(b1 ^ MASKED); // 128 and more if not masked
@@ -296,17 +295,6 @@ impl Session {
                 return Err(self.end_input(Violation::InvalidUtf8, input, at));
             }
         }
-        if unsettled == CLIENT
-            && let Some(&[0x82, payload_len]) = input.get(*at..).and_then(<[u8]>::first_chunk)
-            && usize::from(payload_len) <= MAX_CONTROL_PAYLOAD
-            && limits.admit(payload_len.into())
-        {
-            let payload = *at + 2..*at + 2 + usize::from(payload_len);
-            if payload.end <= input.len() {
-                *at = payload.end;
-                return Ok(Some(Item::Message { kind: Kind::Binary, payload }));
-            }
-        }
         if *at == input.len() {
             return Ok(None);
         }
@@ -321,6 +309,9 @@ impl Session {
         at: &mut usize,
         limits: &DecodeLimits,
     ) -> Result<Option<Item>, Violation> {
+        if let Some(item) = self.take_short_binary(input, at, limits) {
+            return Ok(Some(item));
+        }
         while !self.has(INPUT_ENDED) {
             if self.has(IN_FRAME) {
                 match self.take_payload(input, at) {
@@ -356,6 +347,20 @@ impl Session {
         }
         *at = input.len();
         Ok(None)
+    }
+
+    /// A whole binary message from a server with the short length form, between messages: all of it is
+    /// payload as it is.
+    #[inline]
+    fn take_short_binary(&self, input: &[u8], at: &mut usize, limits: &DecodeLimits) -> Option<Item> {
+        let &[0x82, payload_len] = input.get(*at..)?.first_chunk()? else { return None };
+        let payload = *at + 2..*at + 2 + usize::from(payload_len);
+        let is_short = usize::from(payload_len) <= MAX_CONTROL_PAYLOAD && limits.admit(payload_len.into());
+        if self.bits & !(CLOSE_SENT | SETTLED & !CLIENT) != CLIENT || !is_short || payload.end > input.len() {
+            return None;
+        }
+        *at = payload.end;
+        Some(Item::Message { kind: Kind::Binary, payload })
     }
 
     /// The header at the start of `bytes`, or `None` if it is not whole. What the first two bytes

@@ -1,6 +1,6 @@
 //! Polling instead of sleeping: while there is traffic, and not when there is none.
 
-use crate::peer::text;
+use crate::peer::{frame, text};
 use crate::stage::{On, Setup, Stage};
 use ringwire::BusyPoll;
 use std::time::Duration;
@@ -32,14 +32,15 @@ on_every_driver! {
 
     fn timers_and_other_threads_are_heard_while_it_polls(on) {
         let busy_poll = BusyPoll { window_us: 1_000_000, max_vain_percent: 100 };
-        let deadlines = ringwire::Deadlines { idle_ms: 100, ..ringwire::Deadlines::default() };
+        let deadlines = ringwire::Deadlines { idle_ms: 100, pong_ms: 2_000, ..ringwire::Deadlines::default() };
         let stage = Stage::new(on, Setup { busy_poll, deadlines, ..Setup::default() });
         let mut peer = stage.open("/?tag=a");
         let id = stage.id("a");
         // On a busy host there may be pings in between.
         let next_text = |peer: &mut crate::peer::Peer| loop {
             match peer.next_frame() {
-                (0x89, _) => {}
+                // Unanswered, none would follow before `pong_ms`.
+                (0x89, payload) => peer.send(&frame(0x8a, &payload)),
                 (opcode, payload) => return (opcode, String::from_utf8(payload).unwrap()),
             }
         };

@@ -131,7 +131,7 @@ impl ClientTls {
     }
 
     /// What waits to be sent.
-    pub fn to_send(&mut self) -> Vec<u8> {
+    pub fn take_outgoing(&mut self) -> Vec<u8> {
         self.is_fresh = false;
         let mut out = Vec::new();
         while self.connection.wants_write() {
@@ -143,13 +143,13 @@ impl ClientTls {
     /// Bytes for the wire.
     pub fn seal(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.connection.writer().write_all(bytes).unwrap();
-        self.to_send()
+        self.take_outgoing()
     }
 
     /// The last bytes for the wire.
     pub fn end(&mut self) -> Vec<u8> {
         self.connection.send_close_notify();
-        self.to_send()
+        self.take_outgoing()
     }
 
     /// Takes bytes from the wire, appends what they hold, and tells what is to be answered.
@@ -165,6 +165,6 @@ impl ClientTls {
                 _ => {}
             }
         }
-        self.to_send()
+        self.take_outgoing()
     }
 }

@@ -72,6 +72,18 @@ fn told(stage: &Stage, tag: &str) -> [u64; 3] {
 }
 
 on_every_driver! {
+    fn a_connection_may_have_a_smaller_outbox_than_others(on) {
+        let stage = Stage::new(on, small(4 << 20));
+        let mut deaf = deaf(&stage, "/little?tag=d", &["!sub feed"]);
+        let published = publish_until(&stage, "ringwire_messages_dropped_total", 20, |_| 0);
+        // One send may be under way beside.
+        assert!(stage.metric("ringwire_outbox_bytes") <= 50_000);
+        let heard = numbers(&mut deaf);
+        let dropped = stage.metric("ringwire_messages_dropped_total");
+        assert_eq!(heard, (0..published - dropped as u32).collect::<Vec<_>>());
+        assert_eq!(told(&stage, "d"), [dropped, 0, 0]);
+    }
+
     fn the_newest_are_dropped_by_default(on) {
         let stage = Stage::new(on, small(100_000));
         let mut peer = deaf(&stage, "/?tag=a", &["!sub feed"]);

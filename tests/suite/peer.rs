@@ -91,7 +91,7 @@ impl Peer {
     }
 
     /// Speaks TLS from here on, if the whole suite does.
-    pub fn as_the_suite_does(self) -> Self {
+    pub fn like_the_suite(self) -> Self {
         if crate::TLS { self.within(ClientTls::default()) } else { self }
     }
 
@@ -157,7 +157,7 @@ impl Peer {
     /// Makes the TLS handshake, or sees the connection end.
     pub fn shake(&mut self) {
         while let Some(tls) = &mut self.tls {
-            let (hello, done) = (tls.to_send(), tls.is_done());
+            let (hello, done) = (tls.take_outgoing(), tls.is_done());
             self.send_raw(&hello);
             if done || self.end.is_some() || !self.pull(PATIENCE) {
                 return;

@@ -238,6 +238,7 @@ impl Handler for Service {
                 assert_eq!(conn.transport(), Transport::Events);
                 conn.send_event(&Event::data("welcome").id("1").name("hello"));
             }
+            "/little" => conn.set_max_outbox_bytes(50_000),
             "/body" => assert_eq!(conn.transport(), Transport::Body),
             "/close-at-open" => conn.close(CloseCode(4001), "not today"),
             _ => {}

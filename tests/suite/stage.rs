@@ -179,16 +179,16 @@ impl Stage {
     /// Connects; nothing is sent yet.
     pub fn peer(&self) -> Peer {
         match &self.world {
-            World::Sim(simulation) => Peer::simulated(simulation).as_the_suite_does(),
-            World::Real { addr, .. } => Peer::tcp(*addr).as_the_suite_does(),
+            World::Sim(simulation) => Peer::simulated(simulation).like_the_suite(),
+            World::Real { addr, .. } => Peer::tcp(*addr).like_the_suite(),
         }
     }
 
     /// A peer whose host takes few bytes that it does not read.
     pub fn narrow_peer(&self) -> Peer {
         match &self.world {
-            World::Sim(simulation) => Peer::simulated(simulation).as_the_suite_does(),
-            World::Real { addr, .. } => Peer::narrow_tcp(*addr).as_the_suite_does(),
+            World::Sim(simulation) => Peer::simulated(simulation).like_the_suite(),
+            World::Real { addr, .. } => Peer::narrow_tcp(*addr).like_the_suite(),
         }
     }
 

@@ -20,7 +20,7 @@ fn bare(stage: &Stage) -> Peer {
 
 /// The first message of a handshake.
 fn hello() -> Vec<u8> {
-    ClientTls::with(&client_config(&[&TLS13], None), HOST).to_send()
+    ClientTls::with(&client_config(&[&TLS13], None), HOST).take_outgoing()
 }
 
 /// Nobody is there any more, and a new one is served.

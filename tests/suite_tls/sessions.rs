@@ -38,7 +38,7 @@ on_every_driver! {
         let mut updates = Vec::new();
         for _ in 0..40 {
             peer.tls().connection().refresh_traffic_keys().unwrap();
-            updates.extend(peer.tls().to_send());
+            updates.extend(peer.tls().take_outgoing());
         }
         peer.send_raw(&updates);
         peer.expect_any_end();
@@ -65,7 +65,7 @@ on_every_driver! {
         let mut early = stage.open("/");
         let mut crowd: Vec<_> = (0..40).map(|_| stage.peer()).collect();
         for peer in &mut crowd {
-            let hello = peer.tls().to_send();
+            let hello = peer.tls().take_outgoing();
             peer.send_raw(&hello);
         }
         early.check_echo("not forgotten");
@@ -85,7 +85,7 @@ on_every_driver! {
         let header = b"PROXY TCP4 192.0.2.7 192.0.2.1 50000 443\r\n";
         for (tag, cut) in [("whole", header.len()), ("cut", 9)] {
             let mut peer = stage.peer();
-            let hello = peer.tls().to_send();
+            let hello = peer.tls().take_outgoing();
             let all = [&header[..], &hello].concat();
             let (first, rest) = all.split_at(cut);
             peer.send_raw_pieces([first, rest]);
@@ -106,7 +106,7 @@ on_every_driver! {
         let stage = Stage::plain(on);
         for version in [&TLS12, &TLS13] {
             let mut peer = stage.peer().within(ClientTls::with(&client_config(&[version], None), HOST));
-            let hello = peer.tls().to_send();
+            let hello = peer.tls().take_outgoing();
             peer.send_raw_pieces(hello.chunks(29));
             peer.shake();
             peer.upgrade("/");

@@ -1,4 +1,5 @@
-//! The topics of `ringwire serve`: their names, ids and recent messages, shared by all shards.
+//! The topics of `ringwire serve`: their ids and recent messages, shared by all shards. Who listens is known
+//! to the engine.
 //!
 //! The contract: ids of a topic increase by one from message to message, and each message is posted
 //! to the shards while the topic is locked, so that the order of ids is the order of delivery. A
@@ -7,12 +8,11 @@
 
 use crate::demo::{self, Interest};
 use ringwire::http::Response;
-use ringwire::{Prepared, Remote, RemoteError, Ticket};
+use ringwire::{ConnId, Overflow, Prepared, Remote, Subscribe, Ticket, TopicError};
 use std::collections::hash_map::RandomState;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::hash::BuildHasher as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -31,8 +31,6 @@ pub const MAX_WAITING: usize = 10_000;
 
 /// Topics that share no lock.
 const STRIPES: usize = 16;
-/// Bits of an id that go with a message to the shards, in its tag; the topic's number is above them.
-const TAG_ID_BITS: u32 = 40;
 
 /// Why something was not done, with what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +57,10 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name => {
-                write!(f, "a topic's name has 1 to {MAX_NAME_BYTES} bytes and no control characters")
+                write!(
+                    f,
+                    "a topic's name has 1 to {MAX_NAME_BYTES} bytes, and neither `#` nor control characters"
+                )
             }
             Self::TooLarge => write!(f, "a message's data has at most {MAX_DATA_BYTES} bytes"),
             Self::Full => write!(f, "all {MAX_TOPICS} topics have listeners: use one of them, or try later"),
@@ -80,36 +81,14 @@ pub struct CatchUp {
     pub gap: bool,
 }
 
-/// One listener's place in one topic.
-#[derive(Debug)]
-pub struct Subscription {
-    pub name: Arc<str>,
-    number: u64,
-    last: u64,
-}
-
-impl Subscription {
-    /// Whether the message with this tag is of this topic and new here; it is not from then on.
-    pub fn takes(&mut self, tag: u64) -> bool {
-        const MASK: u64 = (1 << TAG_ID_BITS) - 1;
-        let ahead = tag.wrapping_sub(self.last) & MASK;
-        let is_new = tag >> TAG_ID_BITS == self.number && ahead != 0 && ahead <= MASK / 2;
-        if is_new {
-            self.last += ahead;
-        }
-        is_new
-    }
-}
-
 #[derive(Debug)]
 struct Topic {
-    number: u64,
     last: u64,
     /// With contiguous ids up to `last`.
     kept: VecDeque<Arc<str>>,
     kept_bytes: usize,
     listeners: usize,
-    waiting: Vec<Ticket>,
+    waiting: HashSet<Ticket>,
 }
 
 impl Topic {
@@ -140,7 +119,6 @@ pub struct Board {
     stripes: Vec<Mutex<Topics>>,
     /// Names are chosen by clients: nobody can tell which share a stripe.
     hasher: RandomState,
-    numbers: AtomicU64,
     remote: Remote,
     pub interest: Interest,
 }
@@ -150,8 +128,6 @@ impl Board {
         Self {
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
-            // 0 is no topic: it is the tag of /broadcast.
-            numbers: AtomicU64::new(1),
             remote,
             interest: Interest::default(),
         }
@@ -177,9 +153,8 @@ impl Board {
             format!("{{\"topic\":{},\"id\":{id},\"data\":{data}}}", json_string(name)).into();
         if topic.listeners > 0 {
             let message = Prepared::text_with_event_id(&*text, id.to_string());
-            let tag = topic.number << TAG_ID_BITS | id & ((1 << TAG_ID_BITS) - 1);
             // Other errors are a server that has stopped: nobody listens to it.
-            if self.remote.broadcast(&message, tag) == Err(RemoteError::Full) {
+            if self.remote.publish(name, &message) == Err(TopicError::Full) {
                 return Err(Refused::Busy);
             }
         }
@@ -187,7 +162,7 @@ impl Board {
         topic.keep(text.clone());
         if !topic.waiting.is_empty() {
             let answer = CatchUp { messages: vec![(id, text)], last: id, gap: false }.response(name);
-            for ticket in topic.waiting.drain(..) {
+            for ticket in topic.waiting.drain() {
                 // Where the mailbox is full, `expired` answers with what is kept.
                 let _ = self.remote.respond(ticket, answer.clone());
             }
@@ -195,21 +170,36 @@ impl Board {
         Ok(id)
     }
 
-    /// Begins to listen, after the message with the given id or from now on.
-    pub fn subscribe(&self, name: &str, after: Option<u64>) -> Result<(Subscription, CatchUp), Refused> {
+    /// Lets a connection listen, after the message with the given id or from now on. What it missed is to be
+    /// sent at once: what comes later is on its way to the same shard behind this.
+    pub fn subscribe(
+        &self,
+        id: ConnId,
+        name: &str,
+        after: Option<u64>,
+    ) -> Result<(Arc<str>, CatchUp), Refused> {
         let mut topics = self.stripe(name)?;
         let (name, topic) = self.topic(&mut topics, name)?;
+        let how = Subscribe::new().overflow(Overflow::CLOSE);
+        self.remote.subscribe(id, &name, how).map_err(|_| Refused::Busy)?;
         topic.listeners += 1;
         if name.starts_with(demo::PREFIX) {
             self.interest.show();
         }
-        Ok((Subscription { name, number: topic.number, last: topic.last }, topic.since(after)))
+        Ok((name, topic.since(after)))
     }
 
     /// Ends listening.
-    pub fn unsubscribe(&self, subscription: &Subscription) {
-        let Ok(mut topics) = self.stripe(&subscription.name) else { return };
-        if let Some(topic) = topics.get_mut(&subscription.name) {
+    pub fn unsubscribe(&self, id: ConnId, name: &str) -> Result<(), Refused> {
+        self.remote.unsubscribe(id, name).map_err(|_| Refused::Busy)?;
+        self.leave(name);
+        Ok(())
+    }
+
+    /// A connection that listened has ended.
+    pub fn leave(&self, name: &str) {
+        let Ok(mut topics) = self.stripe(name) else { return };
+        if let Some(topic) = topics.get_mut(name) {
             topic.listeners -= 1;
         }
     }
@@ -233,7 +223,7 @@ impl Board {
         match ticket {
             Some(_) if topic.waiting.len() >= MAX_WAITING => Err(Refused::Busy),
             Some(ticket) if missed.messages.is_empty() && !missed.gap => {
-                topic.waiting.push(ticket);
+                topic.waiting.insert(ticket);
                 Ok(None)
             }
             _ => Ok(Some(missed.response(name))),
@@ -244,7 +234,7 @@ impl Board {
     pub fn forget(&self, name: &str, ticket: Ticket) {
         let Ok(mut topics) = self.stripe(name) else { return };
         if let Some(topic) = topics.get_mut(name) {
-            topic.waiting.retain(|waiting| *waiting != ticket);
+            topic.waiting.remove(&ticket);
         }
     }
 
@@ -254,7 +244,10 @@ impl Board {
     }
 
     fn stripe(&self, name: &str) -> Result<MutexGuard<'_, Topics>, Refused> {
-        if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
+        if name.is_empty()
+            || name.len() > MAX_NAME_BYTES
+            || name.contains(|c: char| c.is_control() || c == '#')
+        {
             return Err(Refused::Name);
         }
         let stripe = &self.stripes[self.hasher.hash_one(name) as usize % STRIPES];
@@ -275,12 +268,11 @@ impl Board {
         }
         let known: Arc<str> = name.into();
         let topic = Topic {
-            number: self.numbers.fetch_add(1, Ordering::Relaxed) & ((1 << (64 - TAG_ID_BITS)) - 1),
             last: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros() as u64),
             kept: VecDeque::new(),
             kept_bytes: 0,
             listeners: 0,
-            waiting: Vec::new(),
+            waiting: HashSet::new(),
         };
         Ok((known.clone(), topics.entry(known).or_insert(topic)))
     }

@@ -11,8 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use ringwire::http::Response;
 use ringwire::{
-    CloseCode, CloseReason, Conn, ConnId, Handler, Message, Prepared, Remote, RemoteError, Reply, Request,
-    Router, SendResult, Server, Ticket, Upgrade, doctor, simd,
+    CloseCode, CloseReason, Conn, ConnId, Dropped, Handler, Message, Prepared, Remote, RemoteError, Reply,
+    Request, Router, SendResult, Server, Ticket, Upgrade, doctor, simd,
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -132,18 +132,18 @@ impl Handler for Site {
         }
     }
 
-    /// Tag 0 is `/broadcast`, others are topics.
-    fn broadcast(&mut self, conn: &mut Conn<'_, Endpoint>, message: &Prepared, tag: u64) {
-        match conn.state() {
-            Endpoint::Broadcast if tag == 0 => {
-                let unread = conn.backpressure_bytes() > MAX_UNREAD_BYTES;
-                if unread || conn.send_prepared(message) == SendResult::Dropped {
-                    conn.close(CloseCode::TRY_AGAIN_LATER, UNREAD);
-                }
-            }
-            Endpoint::Topics(_) if tag != 0 => topics::offer(conn, message, tag),
-            _ => {}
+    fn broadcast(&mut self, conn: &mut Conn<'_, Endpoint>, message: &Prepared, _tag: u64) {
+        if !matches!(conn.state(), Endpoint::Broadcast) {
+            return;
         }
+        let unread = conn.backpressure_bytes() > MAX_UNREAD_BYTES;
+        if unread || conn.send_prepared(message) == SendResult::Dropped {
+            conn.close(CloseCode::TRY_AGAIN_LATER, UNREAD);
+        }
+    }
+
+    fn dropped(&mut self, conn: &mut Conn<'_, Endpoint>, _dropped: Dropped) {
+        topics::dropped(conn);
     }
 
     fn close(&mut self, _id: ConnId, state: Endpoint, _reason: CloseReason<'_>) {

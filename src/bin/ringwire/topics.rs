@@ -14,20 +14,21 @@
 //! Ids of a topic increase by one. A listener gets each message once, in order, or is closed with 1013
 //! because it leaves too much unread; it comes again with `after`.
 
-use crate::board::{Board, CatchUp, Refused, Subscription, json_string};
+use crate::board::{Board, CatchUp, Refused, json_string};
 use crate::site::{Endpoint, UNREAD};
 use ringwire::http::{Event, Response};
-use ringwire::{CloseCode, Conn, Message, Prepared, Reply, Request, SendResult, Ticket, Transport};
+use ringwire::{CloseCode, Conn, Message, Reply, Request, SendResult, Ticket, Transport};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Topics one connection may listen to.
 const MAX_SUBSCRIPTIONS: usize = 128;
 /// Bytes that a listener may leave unread: there may be many that do.
-const MAX_UNREAD_BYTES: usize = 1 << 20;
+const MAX_UNREAD_BYTES: u32 = 1 << 20;
 /// How long a poll waits for a message, unless `wait` says less.
 const MAX_WAIT_S: u64 = 25;
 
@@ -35,7 +36,7 @@ const MAX_WAIT_S: u64 = 25;
 #[derive(Debug)]
 pub enum Place {
     /// Listens to these.
-    Listens(Vec<Subscription>),
+    Listens(Vec<Arc<str>>),
     /// Is about to, as a stream of events.
     Asks { name: String, after: Option<u64> },
     /// Waits for the next message.
@@ -60,6 +61,20 @@ struct Ask<'a> {
     ping: Option<&'a RawValue>,
 }
 
+impl Ask<'_> {
+    fn is_one_thing(&self) -> bool {
+        let things = [
+            self.subscribe.is_some(),
+            self.unsubscribe.is_some(),
+            self.publish.is_some(),
+            self.ping.is_some(),
+        ];
+        let stray = (self.after.is_some() && self.subscribe.is_none())
+            || (self.data.is_some() && self.publish.is_none());
+        things.into_iter().filter(|given| *given).count() == 1 && !stray
+    }
+}
+
 /// `null` is a value as any other.
 fn present<'de, D: Deserializer<'de>>(json: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(json).map(Some)
@@ -76,14 +91,15 @@ pub fn socket() -> Place {
 /// A connection of `/topics`.
 type Peer<'a> = Conn<'a, Endpoint>;
 
-/// A stream of events has opened: it is sent what it missed.
+/// A connection has opened; a stream of events is sent what it missed.
 pub fn open(board: &Board, conn: &mut Peer<'_>) {
+    conn.set_max_outbox_bytes(MAX_UNREAD_BYTES);
     let Endpoint::Topics(Place::Asks { name, after }) = conn.state() else { return };
     let (name, after) = (name.clone(), *after);
-    match board.subscribe(&name, after) {
-        Ok((subscription, missed)) => {
+    match board.subscribe(conn.id(), &name, after) {
+        Ok((topic, missed)) => {
             catch_up(conn, &name, &missed);
-            *conn.state_mut() = Endpoint::Topics(Place::Listens(vec![subscription]));
+            *conn.state_mut() = Endpoint::Topics(Place::Listens(vec![topic]));
         }
         Err(refused) => refuse(conn, &refused.to_string(), None),
     }
@@ -101,84 +117,68 @@ pub fn message(board: &Board, conn: &mut Peer<'_>, message: Message<'_>) {
 }
 
 fn obey(board: &Board, conn: &mut Peer<'_>, ask: &Ask<'_>) {
-    let Endpoint::Topics(Place::Listens(subscriptions)) = conn.state_mut() else { return };
-    match ask {
-        Ask { subscribe: Some(name), after, unsubscribe: None, publish: None, data: None, ping: None } => {
-            let member = Some(("subscribe", &**name));
-            if subscriptions.iter().any(|known| *known.name == **name) {
-                return refuse(conn, "this connection listens to it already", member);
-            }
-            if subscriptions.len() == MAX_SUBSCRIPTIONS {
-                let error =
-                    format!("a connection listens to at most {MAX_SUBSCRIPTIONS} topics: open another");
-                return refuse(conn, &error, member);
-            }
-            match board.subscribe(name, *after) {
-                Ok((subscription, missed)) => {
-                    subscriptions.push(subscription);
-                    catch_up(conn, name, &missed);
-                }
-                Err(refused) => refuse(conn, &refused.to_string(), member),
-            }
-        }
-        Ask {
-            unsubscribe: Some(name),
-            subscribe: None,
-            publish: None,
-            data: None,
-            after: None,
-            ping: None,
-        } => match subscriptions.iter().position(|known| *known.name == **name) {
-            Some(index) => {
-                board.unsubscribe(&subscriptions.swap_remove(index));
-                tell(conn, &format!("{{\"unsubscribed\":{}}}", json_string(name)));
-            }
-            None => refuse(conn, "this connection does not listen to it", Some(("unsubscribe", name))),
-        },
-        Ask {
-            publish: Some(name),
-            data: Some(data),
-            subscribe: None,
-            unsubscribe: None,
-            after: None,
-            ping: None,
-        } => match board.publish(name, data.get()) {
+    match *ask {
+        _ if !ask.is_one_thing() => refuse(conn, USAGE, None),
+        Ask { subscribe: Some(ref name), after, .. } => subscribe(board, conn, name, after),
+        Ask { unsubscribe: Some(ref name), .. } => unsubscribe(board, conn, name),
+        Ask { publish: Some(ref name), data: Some(data), .. } => match board.publish(name, data.get()) {
             Ok(id) => tell(conn, &format!("{{\"published\":{},\"id\":{id}}}", json_string(name))),
             Err(refused) => refuse(conn, &refused.to_string(), Some(("publish", name))),
         },
-        Ask {
-            ping: Some(value),
-            subscribe: None,
-            unsubscribe: None,
-            publish: None,
-            data: None,
-            after: None,
-        } => {
-            tell(conn, &format!("{{\"pong\":{}}}", value.get()));
-        }
-        Ask { publish: Some(name), data: None, .. } => {
+        Ask { publish: Some(ref name), data: None, .. } => {
             refuse(conn, "there is no \"data\" to publish", Some(("publish", name)));
         }
+        Ask { ping: Some(value), .. } => tell(conn, &format!("{{\"pong\":{}}}", value.get())),
         _ => refuse(conn, USAGE, None),
     }
 }
 
-/// A message to all has come by: sent if it is of a topic that this connection listens to.
-pub fn offer(conn: &mut Peer<'_>, message: &Prepared, tag: u64) {
-    let Endpoint::Topics(Place::Listens(subscriptions)) = conn.state_mut() else { return };
-    if !subscriptions.iter_mut().any(|subscription| subscription.takes(tag)) {
-        return;
+fn subscribe(board: &Board, conn: &mut Peer<'_>, name: &str, after: Option<u64>) {
+    let id = conn.id();
+    let Endpoint::Topics(Place::Listens(topics)) = conn.state_mut() else { return };
+    let member = Some(("subscribe", name));
+    if topics.iter().any(|known| **known == *name) {
+        return refuse(conn, "this connection listens to it already", member);
     }
-    let unread = conn.backpressure_bytes() > MAX_UNREAD_BYTES;
-    if unread || conn.send_prepared(message) == SendResult::Dropped {
-        conn.close(CloseCode::TRY_AGAIN_LATER, UNREAD);
+    if topics.len() == MAX_SUBSCRIPTIONS {
+        let error = format!("a connection listens to at most {MAX_SUBSCRIPTIONS} topics: open another");
+        return refuse(conn, &error, member);
     }
+    match board.subscribe(id, name, after) {
+        Ok((topic, missed)) => {
+            topics.push(topic);
+            catch_up(conn, name, &missed);
+        }
+        Err(refused) => refuse(conn, &refused.to_string(), member),
+    }
+}
+
+fn unsubscribe(board: &Board, conn: &mut Peer<'_>, name: &str) {
+    let id = conn.id();
+    let Endpoint::Topics(Place::Listens(topics)) = conn.state_mut() else { return };
+    let member = Some(("unsubscribe", name));
+    let Some(index) = topics.iter().position(|known| **known == *name) else {
+        return refuse(conn, "this connection does not listen to it", member);
+    };
+    match board.unsubscribe(id, name) {
+        Ok(()) => {
+            topics.swap_remove(index);
+            tell(conn, &format!("{{\"unsubscribed\":{}}}", json_string(name)));
+        }
+        Err(refused) => refuse(conn, &refused.to_string(), member),
+    }
+}
+
+/// Messages did not fit a stream of events, which knows no other end than this. A WebSocket has been
+/// closed by its policy.
+pub fn dropped(conn: &mut Peer<'_>) {
+    conn.close(CloseCode::TRY_AGAIN_LATER, UNREAD);
 }
 
 /// The connection has ended.
 pub fn close(board: &Board, place: &Place) {
-    if let Place::Listens(subscriptions) = place {
-        subscriptions.iter().for_each(|subscription| board.unsubscribe(subscription));
+    if let Place::Listens(topics) = place {
+        topics.iter().for_each(|topic| board.leave(topic));
     }
 }
 

@@ -177,6 +177,7 @@ fn limits(byte: u8) -> Limits {
         receive_buffer_bytes: 64,
         max_receive_bytes_per_turn: 256,
         max_pool_bytes: 4_096,
+        ..Limits::default()
     };
     let wide =
         Limits { max_connections: 64, max_message_bytes: peer::MAX_MESSAGE_BYTES, ..Limits::default() };
