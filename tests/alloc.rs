@@ -172,7 +172,7 @@ struct Tls {
 
 #[cfg(feature = "tls")]
 impl Tls {
-    fn new() -> Within {
+    fn within() -> Within {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let config =
             ringwire::TlsConfig::builder().certificate(made.cert.pem(), made.signing_key.serialize_pem());
@@ -275,9 +275,9 @@ fn steady_echo_allocates_nothing_on_epoll() {
 #[test]
 fn steady_echo_within_tls_allocates_nothing() {
     if std::env::var_os("RINGWIRE_SKIP_URING").is_none_or(|value| value != "1") {
-        assert_nothing_is_allocated(DriverChoice::Uring, &Tls::new());
+        assert_nothing_is_allocated(DriverChoice::Uring, &Tls::within());
     }
-    assert_nothing_is_allocated(DriverChoice::Epoll, &Tls::new());
+    assert_nothing_is_allocated(DriverChoice::Epoll, &Tls::within());
 }
 
 /// A message to all is encoded once, and then it is sent by as many as there are.
@@ -308,7 +308,7 @@ fn assert_nothing_is_allocated_for_subscribers(driver: DriverChoice) {
     for (bytes, deep, clients) in [(20, 1, 40), (20, 8, 40), (4 << 10, 1, 40), (20 << 10, 3, 4)] {
         let payload: Vec<u8> = (0..bytes).map(|at| b'a' + (at % 26) as u8).collect();
         let prepared = Prepared::text(String::from_utf8(payload).unwrap());
-        let allocated = steady_allocations(driver, bytes, deep, clients, |clients, remote| {
+        let allocated = steady_allocations(driver, &Within::Tcp, bytes, deep, clients, |clients, remote| {
             (0..deep).for_each(|_| remote.publish("feed/1", &prepared).unwrap());
             clients.iter_mut().for_each(Client::hear);
         });
