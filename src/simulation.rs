@@ -217,7 +217,7 @@ impl<H: Handler> Simulation<H> {
             deadlines: Deadlines::default(),
             origin: OriginPolicy::default(),
             compression: Compression::default(),
-            tls: Listeners::default(),
+            tls: Default::default(),
             admission: Admission::default(),
             rates: Rates::default(),
             handler: PhantomData,

@@ -172,7 +172,7 @@ struct Tls {
 
 #[cfg(feature = "tls")]
 impl Tls {
-    fn new() -> Within {
+    fn within() -> Within {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let config =
             ringwire::TlsConfig::builder().certificate(made.cert.pem(), made.signing_key.serialize_pem());
@@ -275,9 +275,9 @@ fn steady_echo_allocates_nothing_on_epoll() {
 #[test]
 fn steady_echo_within_tls_allocates_nothing() {
     if std::env::var_os("RINGWIRE_SKIP_URING").is_none_or(|value| value != "1") {
-        assert_nothing_is_allocated(DriverChoice::Uring, &Tls::new());
+        assert_nothing_is_allocated(DriverChoice::Uring, &Tls::within());
     }
-    assert_nothing_is_allocated(DriverChoice::Epoll, &Tls::new());
+    assert_nothing_is_allocated(DriverChoice::Epoll, &Tls::within());
 }
 
 /// A message to all is encoded once, and then it is sent by as many as there are.

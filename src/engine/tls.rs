@@ -85,13 +85,20 @@ impl<H: Handler> Party<'_, H> {
         self.take_records(&mut input[at..])
     }
 
+    /// Goes on with what a record held. A function of its own, so that the way of plain bytes stays as it
+    /// is compiled without TLS.
+    #[inline(never)]
+    fn take_opened(&mut self, plain: &mut [u8]) -> Outcome {
+        self.take(plain, false)
+    }
+
     /// Opens records and goes on with what they hold. What is not a whole record is kept.
     fn take_records(&mut self, input: &mut [u8]) -> Outcome {
         let mut at = 0;
         loop {
             match self.common.tls.open(self.token.slot, input, &mut at) {
                 Ok(Opened::Data(range)) => {
-                    let outcome = self.take(&mut input[range], false);
+                    let outcome = self.take_opened(&mut input[range]);
                     if !matches!(outcome, Outcome::Continue) {
                         return outcome;
                     }
@@ -150,7 +157,7 @@ impl<H: Handler> Party<'_, H> {
                 self.shaken(info);
                 let mut outcome = Outcome::Continue;
                 if !early.is_empty() {
-                    outcome = self.take(&mut early, false);
+                    outcome = self.take_opened(&mut early);
                 }
                 if matches!(outcome, Outcome::Continue) {
                     outcome = self.take_records(&mut kept[used..]);

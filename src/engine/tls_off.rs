@@ -13,9 +13,11 @@ use crate::handler::{ClientRequest, Handler};
 use std::net::SocketAddr;
 
 /// No listener has TLS.
-pub type Listeners = ();
+#[derive(Clone, Debug, Default)]
+pub struct Listeners;
 
-pub(super) type Prepared = ();
+/// Nothing is prepared.
+pub(super) struct Prepared;
 
 /// Nothing.
 #[derive(Debug, Default)]
@@ -51,8 +53,12 @@ impl Secures {
 
     pub(super) fn accept(&mut self, _slot: u32, _listener: u32) {}
 
-    pub(super) fn prepare(&mut self, _request: &ClientRequest, _to: SocketAddr) -> Result<(), ConnectError> {
-        Ok(())
+    pub(super) fn prepare(
+        &mut self,
+        _request: &ClientRequest,
+        _to: SocketAddr,
+    ) -> Result<Prepared, ConnectError> {
+        Ok(Prepared)
     }
 
     pub(super) fn remove(&mut self, _slot: u32, _pool: &mut Pool) {}
@@ -71,7 +77,7 @@ impl Secures {
 }
 
 impl Common {
-    pub(super) fn secure(&mut self, _slot: &mut Slot, _token: Token, (): Prepared) {}
+    pub(super) fn secure(&mut self, _slot: &mut Slot, _token: Token, _prepared: Prepared) {}
 }
 
 impl<H: Handler> Party<'_, H> {

@@ -1,6 +1,6 @@
 //! The peers within TLS: each with its own library, OpenSSL's or BoringSSL, against ours.
 
-use super::{AUTOBAHN_WITHIN_TLS, Serve, TALK, assert_succeeds, autobahn, chromium, node, python, root};
+use super::{AUTOBAHN_WITHIN_TLS, Serve, TALK, autobahn, chromium, node, python, root};
 use rcgen::{CertificateParams, KeyPair};
 use std::env;
 use std::io::{BufRead as _, BufReader};

@@ -1,5 +1,5 @@
 //! The engine's tests within TLS: the bodies of `tests/suite` once more, with peers that speak TLS, and
-//! those that are about TLS itself.
+//! those that are about TLS itself. Not those that count buffers, descriptors or refusals of a plain port.
 
 /// Peers speak TLS.
 pub const TLS: bool = true;
@@ -48,8 +48,6 @@ mod handshake;
 mod http;
 #[path = "../suite/large.rs"]
 mod large;
-#[path = "../suite/ledger.rs"]
-mod ledger;
 #[path = "../suite/lifetime.rs"]
 mod lifetime;
 #[path = "../suite/messages.rs"]
