@@ -78,6 +78,8 @@ fn run(case: &Case, rounds: usize) -> usize {
     }
 }
 
+// Functions of their own: in one, what a case is compiled to would depend on the others.
+#[inline(never)]
 fn decode(kind: Kind, payload: &[u8], rounds: usize) -> usize {
     let mut session = Session::new(Role::Server);
     let mut input = Vec::new();
@@ -95,6 +97,7 @@ fn decode(kind: Kind, payload: &[u8], rounds: usize) -> usize {
     messages
 }
 
+#[inline(never)]
 fn encode(payload: &[u8], mask: Option<[u8; 4]>, rounds: usize) -> usize {
     let mut out = Vec::with_capacity(payload.len() + 64);
     for _ in 0..rounds {
@@ -115,6 +118,7 @@ fn connect(simulation: &mut Simulation<Echo>) -> SimPeer {
     peer
 }
 
+#[inline(never)]
 fn turns(payload: &[u8], messages: usize, rounds: usize) -> usize {
     let mut simulation = Simulation::builder(1).build(|_| Echo);
     let mut peer = connect(&mut simulation);

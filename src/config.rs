@@ -174,6 +174,15 @@ pub struct Limits {
     pub max_receive_bytes_per_turn: u32,
     /// Bytes of free buffers a shard keeps for reuse. Default 8 MiB.
     pub max_pool_bytes: u32,
+    /// TLS handshakes under way on one shard, some 10 KB each; beyond it connections are cut, counted by
+    /// `ringwire_tls_handshakes_refused_total`. Default 4,096.
+    pub max_tls_handshakes: u32,
+    /// Steps of TLS handshakes that a shard takes in one turn, before others get theirs: each is a tenth
+    /// of a millisecond, or more with RSA keys. Default 4.
+    pub max_tls_handshakes_per_turn: u32,
+    /// Connections of a shard whose TLS keys stand ready, some 1.3 KB each; those of the one that has been
+    /// silent longest are set aside, and set up again in 0.3 µs. Default 4,096.
+    pub max_tls_ready: u32,
     /// Bytes that a shard may hold in all: what is queued, received in part, pooled, compression, receive
     /// buffers and tables (gauge `ringwire_memory_bytes`). Beyond it the free buffers go first, and then
     /// the connections that hold most, with 1013 where they can still be told, until an eighth is free;
@@ -210,6 +219,9 @@ impl Default for Limits {
             receive_buffer_bytes: 64 << 10,
             max_receive_bytes_per_turn: 1 << 20,
             max_pool_bytes: 8 << 20,
+            max_tls_handshakes: 4_096,
+            max_tls_handshakes_per_turn: 4,
+            max_tls_ready: 4_096,
             max_shard_bytes: 8 << 30,
             max_connection_bytes: 0,
             max_early_bytes: 64 << 20,
@@ -318,6 +330,9 @@ impl Default for BusyPoll {
 /// How long a peer may take, in milliseconds. 0 turns a deadline off.
 #[derive(Clone, Debug)]
 pub struct Deadlines {
+    /// From accept to the end of the TLS handshake, on listeners that have one; a client's end counts as
+    /// `head_ms`. Counted by `ringwire_tls_timeouts_total`. Default 10,000.
+    pub tls_ms: u32,
     /// From accept, or from the end of the last answer, to a whole request head: then 408 if part
     /// of a head has come, else a silent close. Default 10,000.
     pub head_ms: u32,
@@ -364,6 +379,7 @@ pub struct Deadlines {
 impl Default for Deadlines {
     fn default() -> Self {
         Self {
+            tls_ms: 10_000,
             head_ms: 10_000,
             idle_ms: 170_000,
             event_idle_ms: 15_000,

@@ -13,6 +13,8 @@ use crate::engine::outbound::Connect;
 use crate::engine::slot::{Flags, Slot};
 use crate::engine::table::Table;
 use crate::http::{Event, Head, InvalidHeader, Response};
+#[cfg(feature = "tls")]
+use crate::tls::{TlsClient, TlsInfo};
 use crate::ws::{self, CloseCode, Kind, Message, Prepared, Violation, handshake::Offer};
 use std::borrow::Cow;
 use std::fmt;
@@ -160,6 +162,8 @@ pub struct Request<'a> {
     pub(crate) body: &'a [u8],
     pub(crate) peer: PeerAddr,
     pub(crate) offer: Option<&'a Offer<'a>>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<&'a TlsInfo>,
     pub(crate) ticket: Ticket,
 }
 
@@ -203,6 +207,12 @@ impl<'a> Request<'a> {
     /// The body of a plain request.
     pub fn body(&self) -> &'a [u8] {
         self.body
+    }
+
+    /// What the TLS handshake found out, and who the client has proved to be; `None` on a plain port.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&'a TlsInfo> {
+        self.tls
     }
 
     /// Who asks.
@@ -556,4 +566,8 @@ pub struct ClientRequest {
     /// several are the way to more connections than that. One that this host does not have, or of the
     /// other family, is [`ConnectError::Io`].
     pub source: Option<IpAddr>,
+    /// Connects within TLS (`wss`); the server's certificate must be for `host`, or for the address if
+    /// that is empty.
+    #[cfg(feature = "tls")]
+    pub tls: Option<TlsClient>,
 }

@@ -33,6 +33,7 @@
 //! | [`simd`] | pure kernels: unmasking, UTF-8 | core |
 //! | [`ws`] | the protocol, sans-IO, both roles | `simd`, `config`, `http` |
 //! | [`http`] | request heads and plain responses | `config` |
+//! | `tls` | TLS, bytes in, bytes out | `error` |
 //! | `driver` | the only room with descriptors: uring, epoll, [`sim`] | `config` |
 //! | `engine` | one core: turn, slots, timers, outbox, mailbox, stats | all above |
 //! | `handler` | what a user implements and is handed | engine and ws types |
@@ -47,7 +48,8 @@
 //! The driver reports `Received` with a lease on its buffer; the slot is found by token; the session
 //! decodes in place; the handler is called with the payload where it lies; what it sends is
 //! appended to the connection's outbox; at the end of the turn each connection's outbox goes to
-//! the driver as one send, and all of them to the kernel in one system call.
+//! the driver as one send, and all of them to the kernel in one system call. A handler that sends the
+//! very message it was handed spares that: the buffer in which it lies becomes its answer.
 //!
 //! A message to all ([`Remote::broadcast`]) comes by the mailboxes; each core then goes through its
 //! slots, some hundreds a turn, and their outboxes share one frame.
@@ -173,6 +175,8 @@ mod remote;
 mod server;
 pub mod simd;
 mod simulation;
+#[cfg(feature = "tls")]
+mod tls;
 pub mod ws;
 
 pub use config::{
@@ -182,7 +186,7 @@ pub use config::{
 pub use driver::PeerAddr;
 #[doc(inline)]
 pub use driver::probe as doctor;
-pub use error::ServerError;
+pub use error::{ServerError, TlsError};
 pub use handler::{
     ClientRequest, CloseReason, Conn, ConnId, ConnectError, Deadline, Dropped, Fragment, Handler, Overflow,
     Presence, Publication, Reply, Request, SendResult, Shard, Subscribe, Ticket, TopicError, Transport,
@@ -191,6 +195,10 @@ pub use handler::{
 pub use http::Router;
 pub use remote::{DrainProgress, Remote, RemoteError, Responder};
 pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo, available_cores};
+#[cfg(feature = "tls")]
+pub use tls::{
+    Alert, ClientAuth, Pem, TlsClient, TlsConfig, TlsConfigBuilder, TlsFailure, TlsInfo, TlsVersion,
+};
 pub use ws::{CloseCode, Message, Prepared};
 
 /// A service in a simulated world: seeded, deterministic, without a kernel.
@@ -205,6 +213,6 @@ pub mod sim {
 }
 
 /// The README's example compiles.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "tls"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -13,10 +13,13 @@ use crate::engine::admission::Gate;
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::{Mailbox, mailbox};
 use crate::engine::peers::Peers;
+use crate::engine::tls::Listeners;
 use crate::engine::{Command, Core, CoreConfig};
 use crate::error::ServerError;
 use crate::handler::Handler;
 use crate::remote::{Directory, DrainProgress, Remote};
+#[cfg(feature = "tls")]
+use crate::tls::TlsConfig;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -41,6 +44,7 @@ pub fn available_cores() -> Vec<usize> {
 #[derive(Clone, Debug, Default)]
 pub struct ServerBuilder {
     addrs: Vec<ListenAddr>,
+    tls: Listeners,
     shards: Option<usize>,
     cores: Option<Vec<usize>>,
     driver: DriverChoice,
@@ -57,6 +61,16 @@ impl ServerBuilder {
     /// Adds an address to listen on. None is fine for a server that only opens connections itself.
     pub fn listen(mut self, addr: impl Into<ListenAddr>) -> Self {
         self.addrs.push(addr.into());
+        #[cfg(feature = "tls")]
+        self.tls.push(None);
+        self
+    }
+
+    /// Adds an address to listen on for TLS: `https` and `wss`.
+    #[cfg(feature = "tls")]
+    pub fn listen_tls(mut self, addr: impl Into<ListenAddr>, config: TlsConfig) -> Self {
+        self.addrs.push(addr.into());
+        self.tls.push(Some(config));
         self
     }
 
@@ -180,6 +194,7 @@ impl ServerBuilder {
             origin: self.origin,
             compression: self.compression,
             busy_poll: self.busy_poll,
+            tls: self.tls,
             admission: self.admission,
             rates: self.rates,
             handle: ServerHandle { remote: Remote { directory }, asked: Arc::default() },
@@ -236,6 +251,7 @@ pub struct Server {
     origin: OriginPolicy,
     compression: Compression,
     busy_poll: Option<BusyPoll>,
+    tls: Listeners,
     admission: Admission,
     rates: Rates,
     handle: ServerHandle,
@@ -326,7 +342,17 @@ impl Server {
         F: Fn(&ShardInfo) -> H + Send + Sync,
     {
         let Self {
-            listeners, cores, limits, deadlines, origin, compression, busy_poll, rates, handle, ..
+            listeners,
+            cores,
+            limits,
+            deadlines,
+            origin,
+            compression,
+            busy_poll,
+            tls,
+            rates,
+            handle,
+            ..
         } = self;
         let gate = Arc::new(Gate::new(self.admission));
         let remote = handle.remote.clone();
@@ -341,6 +367,7 @@ impl Server {
             origin,
             compression,
             busy_poll,
+            tls,
             gate,
             rates,
             shards_per_core,
@@ -416,6 +443,7 @@ struct ShardPlan<F> {
     origin: OriginPolicy,
     compression: Compression,
     busy_poll: Option<BusyPoll>,
+    tls: Listeners,
     gate: Arc<Gate>,
     rates: Rates,
     shards_per_core: u32,
@@ -457,6 +485,7 @@ where
         origin: plan.origin.clone(),
         compression: plan.compression.clone(),
         busy_poll: plan.busy_poll.clone(),
+        tls: plan.tls.clone(),
         peers: plan.remote.directory.peers.clone(),
         gate: plan.gate.clone(),
         rates: plan.rates.clone(),

@@ -13,10 +13,13 @@ use crate::engine::admission::Gate;
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::mailbox;
 use crate::engine::peers::Peers;
+use crate::engine::tls::Listeners;
 use crate::engine::{Command, Core, CoreConfig};
 use crate::handler::Handler;
 use crate::remote::{Directory, Remote};
 use crate::server::ShardInfo;
+#[cfg(feature = "tls")]
+use crate::tls::TlsConfig;
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -100,6 +103,7 @@ pub struct SimulationBuilder<H> {
     deadlines: Deadlines,
     origin: OriginPolicy,
     compression: Compression,
+    tls: Listeners,
     admission: Admission,
     rates: Rates,
     /// Known when it is built.
@@ -137,6 +141,15 @@ impl<H: Handler> SimulationBuilder<H> {
         self
     }
 
+    /// Those who connect to the service speak TLS with it. What rustls draws at random does not follow
+    /// from the seed, so that some messages of a handshake differ from run to run, by a byte or two in
+    /// length where the key is ECDSA.
+    #[cfg(feature = "tls")]
+    pub fn listen_tls(mut self, config: TlsConfig) -> Self {
+        self.tls = vec![Some(config)];
+        self
+    }
+
     /// How many connections are let in, from whom; default [`Admission::default`].
     pub fn admission(mut self, admission: Admission) -> Self {
         self.admission = admission;
@@ -152,7 +165,7 @@ impl<H: Handler> SimulationBuilder<H> {
     /// Builds the world and the shard in it. `factory` is what [`Server::run`](crate::Server::run)
     /// is given; the shard has number 0 and no core.
     pub fn build(self, factory: impl FnOnce(&ShardInfo) -> H) -> Simulation<H> {
-        let Self { seed, faults, limits, deadlines, origin, compression, admission, rates, handler: _ } =
+        let Self { seed, faults, limits, deadlines, origin, compression, tls, admission, rates, handler: _ } =
             self;
         let gate = Arc::new(Gate::new(admission));
         let net = SimNet::new(seed, faults);
@@ -185,6 +198,7 @@ impl<H: Handler> SimulationBuilder<H> {
             gate,
             rates,
             busy_poll: None,
+            tls,
             peers,
         };
         let clock = Clock::simulated(net.clock());
@@ -203,6 +217,7 @@ impl<H: Handler> Simulation<H> {
             deadlines: Deadlines::default(),
             origin: OriginPolicy::default(),
             compression: Compression::default(),
+            tls: Default::default(),
             admission: Admission::default(),
             rates: Rates::default(),
             handler: PhantomData,

@@ -8,8 +8,8 @@
 use ringwire::sim::{SimPeer, Simulation};
 use ringwire::ws::{Kind, encode_message};
 use ringwire::{
-    Conn, ConnId, DriverChoice, Handler, ListenAddr, Message, Prepared, Remote, Request, Server, Shard,
-    Subscribe, Upgrade,
+    Conn, ConnId, DriverChoice, Handler, ListenAddr, Message, Prepared, Remote, Request, Server,
+    ServerBuilder, Shard, Subscribe, Upgrade,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
@@ -92,18 +92,28 @@ impl Handler for Echo {
     }
 }
 
+/// TCP, or TLS on it.
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
+
 struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     batch: Vec<u8>,
     answer: Vec<u8>,
     expected: Vec<u8>,
 }
 
 impl Client {
-    fn open(addr: std::net::SocketAddr, bytes: usize, deep: usize) -> Self {
-        let mut stream = TcpStream::connect(addr).unwrap();
+    fn open(addr: std::net::SocketAddr, within: &Within, bytes: usize, deep: usize) -> Self {
+        let stream = TcpStream::connect(addr).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut stream: Box<dyn Stream> = match within {
+            Within::Tcp => Box::new(stream),
+            #[cfg(feature = "tls")]
+            Within::Tls(tls) => tls.client(stream),
+        };
         stream
             .write_all(
                 b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -137,18 +147,65 @@ impl Client {
     }
 }
 
+/// What messages are carried by.
+enum Within {
+    Tcp,
+    #[cfg(feature = "tls")]
+    Tls(Tls),
+}
+
+impl Within {
+    fn listen(&self, addr: ListenAddr) -> ServerBuilder {
+        match self {
+            Self::Tcp => Server::builder().listen(addr),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => Server::builder().listen_tls(addr, tls.config.clone()),
+        }
+    }
+}
+
+#[cfg(feature = "tls")]
+struct Tls {
+    config: ringwire::TlsConfig,
+    client: Arc<rustls::ClientConfig>,
+}
+
+#[cfg(feature = "tls")]
+impl Tls {
+    fn within() -> Within {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let config =
+            ringwire::TlsConfig::builder().certificate(made.cert.pem(), made.signing_key.serialize_pem());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let client =
+            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let client = client.unwrap().with_root_certificates(roots).with_no_client_auth();
+        Within::Tls(Self { config: config.build().unwrap(), client: Arc::new(client) })
+    }
+
+    fn client(&self, stream: TcpStream) -> Box<dyn Stream> {
+        let name = "localhost".try_into().unwrap();
+        let connection = rustls::ClientConnection::new(self.client.clone(), name).unwrap();
+        Box::new(rustls::StreamOwned::new(connection, stream))
+    }
+}
+
 const CLIENTS: usize = 4;
 
 /// Allocations of the shard in so many rounds of echo, once it has warmed up.
-fn allocations(driver: DriverChoice, bytes: usize, deep: usize) -> u64 {
-    steady_allocations(driver, bytes, deep, CLIENTS, |clients, _| clients.iter_mut().for_each(Client::round))
+fn allocations(driver: DriverChoice, within: &Within, bytes: usize, deep: usize) -> u64 {
+    steady_allocations(driver, within, bytes, deep, CLIENTS, |clients, _| {
+        clients.iter_mut().for_each(Client::round)
+    })
 }
 
 /// Allocations of the shard in so many messages to all, once it has warmed up.
 fn broadcast_allocations(driver: DriverChoice, bytes: usize, deep: usize, clients: usize) -> u64 {
     let payload: Vec<u8> = (0..bytes).map(|at| b'a' + (at % 26) as u8).collect();
     let prepared = Prepared::text(String::from_utf8(payload).unwrap());
-    steady_allocations(driver, bytes, deep, clients, |clients, remote| {
+    steady_allocations(driver, &Within::Tcp, bytes, deep, clients, |clients, remote| {
         (0..deep).for_each(|_| remote.broadcast(&prepared, 0).unwrap());
         clients.iter_mut().for_each(Client::hear);
     })
@@ -156,6 +213,7 @@ fn broadcast_allocations(driver: DriverChoice, bytes: usize, deep: usize, client
 
 fn steady_allocations(
     driver: DriverChoice,
+    within: &Within,
     bytes: usize,
     deep: usize,
     clients: usize,
@@ -164,13 +222,13 @@ fn steady_allocations(
     const ROUNDS: usize = 300;
     const WINDOWS: usize = 4;
     let listen: ListenAddr = "127.0.0.1:0".parse().unwrap();
-    let server = Server::builder().listen(listen).driver(driver).shards(1).bind().unwrap();
+    let server = within.listen(listen).driver(driver).shards(1).bind().unwrap();
     let ListenAddr::Tcp(addr) = server.local_addrs()[0] else { unreachable!() };
     let (handle, remote) = (server.handle(), server.remote());
     let counted = Arc::new(AtomicU64::new(0));
     let for_handler = counted.clone();
     let thread = std::thread::spawn(move || server.run(|_| Echo(for_handler.clone())));
-    let mut clients: Vec<Client> = (0..clients).map(|_| Client::open(addr, bytes, deep)).collect();
+    let mut clients: Vec<Client> = (0..clients).map(|_| Client::open(addr, within, bytes, deep)).collect();
     let mut rounds = |count: usize| {
         for _ in 0..count {
             round(&mut clients, &remote);
@@ -192,9 +250,9 @@ fn steady_allocations(
     steady
 }
 
-fn assert_nothing_is_allocated(driver: DriverChoice) {
-    for (bytes, deep) in [(20, 1), (20, 16), (1_000, 16), (16 << 10, 1), (16 << 10, 16)] {
-        let allocated = allocations(driver, bytes, deep);
+fn assert_nothing_is_allocated(driver: DriverChoice, within: &Within) {
+    for (bytes, deep) in [(20, 1), (20, 16), (1_000, 16), (5_000, 1), (16 << 10, 1), (16 << 10, 16)] {
+        let allocated = allocations(driver, within, bytes, deep);
         assert_eq!(allocated, 0, "{bytes} bytes, {deep} deep: allocations in each 1,200 rounds");
     }
 }
@@ -204,12 +262,22 @@ fn steady_echo_allocates_nothing_on_uring() {
     if std::env::var_os("RINGWIRE_SKIP_URING").is_some_and(|value| value == "1") {
         return;
     }
-    assert_nothing_is_allocated(DriverChoice::Uring);
+    assert_nothing_is_allocated(DriverChoice::Uring, &Within::Tcp);
 }
 
 #[test]
 fn steady_echo_allocates_nothing_on_epoll() {
-    assert_nothing_is_allocated(DriverChoice::Epoll);
+    assert_nothing_is_allocated(DriverChoice::Epoll, &Within::Tcp);
+}
+
+/// Records are opened where they lie, and sealed into buffers that come back.
+#[cfg(feature = "tls")]
+#[test]
+fn steady_echo_within_tls_allocates_nothing() {
+    if std::env::var_os("RINGWIRE_SKIP_URING").is_none_or(|value| value != "1") {
+        assert_nothing_is_allocated(DriverChoice::Uring, &Tls::within());
+    }
+    assert_nothing_is_allocated(DriverChoice::Epoll, &Tls::within());
 }
 
 /// A message to all is encoded once, and then it is sent by as many as there are.
@@ -240,7 +308,7 @@ fn assert_nothing_is_allocated_for_subscribers(driver: DriverChoice) {
     for (bytes, deep, clients) in [(20, 1, 40), (20, 8, 40), (4 << 10, 1, 40), (20 << 10, 3, 4)] {
         let payload: Vec<u8> = (0..bytes).map(|at| b'a' + (at % 26) as u8).collect();
         let prepared = Prepared::text(String::from_utf8(payload).unwrap());
-        let allocated = steady_allocations(driver, bytes, deep, clients, |clients, remote| {
+        let allocated = steady_allocations(driver, &Within::Tcp, bytes, deep, clients, |clients, remote| {
             (0..deep).for_each(|_| remote.publish("feed/1", &prepared).unwrap());
             clients.iter_mut().for_each(Client::hear);
         });

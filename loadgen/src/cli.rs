@@ -7,8 +7,10 @@ use crate::plan::{Plan, Seat, Shape, Traffic};
 use crate::run::{Helpers, Output};
 use crate::scenario::Times;
 use crate::target::{Sources, Target};
+use crate::trust::Trust;
 use clap::{Args, Subcommand};
 use ringwire::DriverChoice;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Connections on their way at once, per worker: within the smallest usual listen backlog.
@@ -52,7 +54,7 @@ pub struct SeatArgs {
 /// What all loads have.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
-    /// `ws://HOST[:PORT][/PATH]`; several, with commas between, are taken in turn.
+    /// `ws://HOST[:PORT][/PATH]` or `wss://`; several, with commas between, are taken in turn.
     #[arg(required = true, value_delimiter = ',')]
     url: Vec<String>,
     /// Connections, of all processes.
@@ -65,6 +67,12 @@ pub struct Common {
     /// taken as ports are needed [default: the kernel's; of 127.0.0.0/8 if ports are short there].
     #[arg(long, value_delimiter = ',')]
     source: Vec<Sources>,
+    /// For wss://: trust certificates that descend from those in this PEM file.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// For wss://: believe whoever answers.
+    #[arg(long, conflicts_with = "ca")]
+    insecure: bool,
     #[command(flatten)]
     seat: SeatArgs,
     /// The server's process: its CPU time and memory are measured.
@@ -407,6 +415,8 @@ impl Common {
             return Err("--raw takes one --size: without frames nothing tells messages apart".to_owned());
         }
         let targets = self.url.iter().map(|url| Target::resolve(url, raw)).collect::<Result<Vec<_>, _>>()?;
+        let any_tls = targets.iter().any(|target| target.tls);
+        let trust = Trust::choose(any_tls, self.insecure, self.ca.as_deref())?;
         let sources = Sources::choose(&self.source, &targets, self.connections)?;
         Ok(Plan {
             scenario: scenario.to_owned(),
@@ -420,6 +430,7 @@ impl Common {
             traffic,
             echo_on_open: false,
             raw,
+            trust,
         })
     }
 

@@ -5,7 +5,7 @@ use crate::worker::{Flow, Worker};
 use ringwire::ws::Kind;
 use ringwire::{
     ClientRequest, CloseCode, CloseReason, Conn, ConnId, ConnectError, Handler, Message, Request, SendResult,
-    Shard, Upgrade,
+    Shard, TlsClient, Upgrade,
 };
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ pub struct Client {
     worker: Worker,
     /// By the connection's place; `None` if it is not open.
     ids: Vec<Option<ConnId>>,
+    tls: Option<TlsClient>,
 }
 
 /// What a connection keeps; taken out while it is worked on. A box, since most are idle.
@@ -26,7 +27,8 @@ type State = Option<Box<Flow>>;
 impl Client {
     /// A worker's handler.
     pub fn new(worker: Worker) -> Self {
-        Self { worker, ids: Vec::new() }
+        let tls = worker.plan.trust.client();
+        Self { worker, ids: Vec::new(), tls }
     }
 
     fn on_each(
@@ -49,6 +51,7 @@ impl Client {
                 host: target.host.clone(),
                 path: target.path.clone(),
                 source: plan.source(flow.index),
+                tls: self.tls.clone().filter(|_| target.tls),
                 ..ClientRequest::default()
             };
             let to = target.addr;

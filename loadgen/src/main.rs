@@ -33,6 +33,7 @@ mod target;
 mod text;
 mod threshold;
 mod times;
+mod trust;
 mod worker;
 
 use clap::{Args, Parser, Subcommand};

@@ -5,6 +5,7 @@ use crate::news::News;
 use crate::pace::Arrivals;
 use crate::payload::{Payload, Sizes};
 use crate::target::Target;
+use crate::trust::Trust;
 use ringwire::DriverChoice;
 use ringwire::ws::Kind;
 use serde::{Deserialize, Serialize};
@@ -136,6 +137,9 @@ pub struct Plan {
     pub echo_on_open: bool,
     /// Bare TCP instead of WebSocket.
     pub raw: bool,
+    /// Whose certificates are accepted.
+    #[serde(default)]
+    pub trust: Trust,
 }
 
 impl Plan {

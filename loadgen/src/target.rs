@@ -15,6 +15,9 @@ pub struct Target {
     pub host: String,
     /// Path and query.
     pub path: String,
+    /// Within TLS.
+    #[serde(default)]
+    pub tls: bool,
 }
 
 impl fmt::Display for Target {
@@ -28,21 +31,33 @@ impl Target {
     pub fn url(&self, raw: bool) -> String {
         match raw {
             true => format!("tcp://{}", self.host),
+            false if self.tls => format!("wss://{}{}", self.host, self.path),
             false => format!("ws://{}{}", self.host, self.path),
         }
     }
 
-    /// Reads `ws://HOST[:PORT][/PATH]`, or with `raw` also `tcp://HOST:PORT`, and looks the host up.
+    /// As [`resolve`](Self::resolve), for what speaks to plain ports only.
+    ///
+    /// # Errors
+    /// As `resolve`, and for `wss://`.
+    pub fn resolve_plain(url: &str) -> Result<Self, String> {
+        match Self::resolve(url, false)? {
+            target if target.tls => {
+                Err(format!("{url}: this speaks no TLS; give the ws:// address behind it"))
+            }
+            target => Ok(target),
+        }
+    }
+
+    /// Reads `ws://HOST[:PORT][/PATH]` or `wss://`, or with `raw` also `tcp://HOST:PORT`, and looks the host up.
     ///
     /// # Errors
     /// In words, for whoever typed it.
     pub fn resolve(url: &str, raw: bool) -> Result<Self, String> {
         let rest = match url.split_once("://") {
             Some(("ws", rest)) => rest,
+            Some(("wss", rest)) if !raw => rest,
             Some(("tcp", rest)) if raw => rest,
-            Some(("wss" | "https", _)) => {
-                return Err(format!("{url}: TLS is not supported; give the ws:// address behind it"));
-            }
             _ => return Err(format!("{url}: give ws://HOST[:PORT][/PATH]")),
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -52,13 +67,15 @@ impl Target {
         if host.is_empty() || host.contains('@') {
             return Err(format!("{url}: give ws://HOST[:PORT][/PATH]"));
         }
+        let tls = url.starts_with("wss://");
+        let port = if tls { 443 } else { 80 };
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let with_port = if has_port { host.to_owned() } else { format!("{host}:80") };
+        let with_port = if has_port { host.to_owned() } else { format!("{host}:{port}") };
         let mut addrs = with_port
             .to_socket_addrs()
             .map_err(|error| format!("{url}: the host cannot be looked up: {error}"))?;
         let addr = addrs.next().ok_or_else(|| format!("{url}: the host has no address"))?;
-        Ok(Self { addr, host: host.to_owned(), path })
+        Ok(Self { addr, host: host.to_owned(), path, tls })
     }
 }
 
@@ -162,6 +179,9 @@ mod tests {
         assert_eq!(target("ws://[::1]:9001").addr, "[::1]:9001".parse().unwrap());
         assert_eq!(target("ws://[::1]").addr, "[::1]:80".parse().unwrap());
         assert_eq!(target("ws://127.0.0.1:1?x").path, "/?x");
+        let within_tls = target("wss://127.0.0.1/a");
+        assert_eq!((within_tls.tls, within_tls.addr.port()), (true, 443));
+        assert_eq!(within_tls.url(false), "wss://127.0.0.1/a");
     }
 
     #[test]
@@ -190,7 +210,8 @@ mod tests {
             let error = Target::resolve(url, false).unwrap_err();
             assert!(error.contains("give ws://"), "{url}: {error}");
         }
-        assert!(Target::resolve("wss://127.0.0.1", false).unwrap_err().contains("TLS"));
+        assert!(Target::resolve_plain("wss://127.0.0.1").unwrap_err().contains("TLS"));
+        assert!(Target::resolve("wss://127.0.0.1", true).is_err());
         assert!(Target::resolve("ws://127.0.0.1:99999", false).is_err());
         assert!(Target::resolve("tcp://127.0.0.1:1", true).is_ok());
     }

@@ -18,13 +18,21 @@ enum State {
     Closing,
 }
 
+/// What is being sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InFlight {
+    /// Its address and length.
+    Buffer(usize, usize),
+    /// Comes back as any buffer.
+    Lease,
+}
+
 /// What the laws need to know of a slot.
 #[derive(Debug, Default)]
 struct Slot {
     state: State,
     generation: Option<u32>,
-    /// Address and length of the buffer in flight.
-    sending: Option<(usize, usize)>,
+    sending: Option<InFlight>,
     eof: bool,
     failed: bool,
     /// Received in the turn with the number `turn`.
@@ -172,7 +180,10 @@ impl<D: Driver> Checked<D> {
 
     fn check_send(&mut self, token: Token, buf: &SendBuf) {
         assert!(!buf.as_slice().is_empty(), "an empty send on {token:?}");
-        let sending = span(buf);
+        self.begin_send(token, span(buf));
+    }
+
+    fn begin_send(&mut self, token: Token, sending: InFlight) {
         match self.tenant(token) {
             Some(slot) if slot.sending.is_some() => panic!("a send on {token:?} before the last one's Sent"),
             Some(slot) if slot.state == State::Open => slot.sending = Some(sending),
@@ -184,7 +195,7 @@ impl<D: Driver> Checked<D> {
         let same = Some(span(buf));
         if let Some(slot) = self.tenant(token)
             && slot.sending.is_some()
-            && slot.sending == same
+            && (slot.sending == same || slot.sending == Some(InFlight::Lease))
         {
             slot.sending = None;
             return;
@@ -204,9 +215,9 @@ impl<D: Driver> Checked<D> {
 }
 
 /// Tells buffers apart.
-fn span(buf: &SendBuf) -> (usize, usize) {
+fn span(buf: &SendBuf) -> InFlight {
     let bytes = buf.as_slice();
-    (bytes.as_ptr().addr(), bytes.len())
+    InFlight::Buffer(bytes.as_ptr().addr(), bytes.len())
 }
 
 impl<D: Driver> Driver for Checked<D> {
@@ -268,6 +279,13 @@ impl<D: Driver> Driver for Checked<D> {
     fn send_unawaited(&mut self, token: Token, buf: SendBuf) {
         self.check_send(token, &buf);
         self.inner.send_unawaited(token, buf);
+    }
+
+    fn send_lease(&mut self, token: Token, lease: Lease) {
+        assert!(self.leases_out > 0, "a lease this driver did not hand out");
+        self.leases_out -= 1;
+        self.begin_send(token, InFlight::Lease);
+        self.inner.send_lease(token, lease);
     }
 
     fn pause(&mut self, token: Token) {

@@ -66,6 +66,13 @@ impl Lease {
     pub fn len(&self) -> usize {
         self.len as usize
     }
+
+    /// The same lease without its first `bytes` bytes, which must not be all of it.
+    pub fn without_front(self, bytes: usize) -> Self {
+        assert!(bytes < self.len(), "nothing is left of the lease");
+        let front = bytes as u32;
+        Self { buffer: self.buffer, offset: self.offset + front, len: self.len - front }
+    }
 }
 
 /// Bytes to send, owned by the driver until [`Event::Sent`] returns them.
@@ -78,6 +85,9 @@ pub enum SendBuf {
 }
 
 impl SendBuf {
+    /// No bytes, and no memory.
+    pub const EMPTY: Self = Self::Owned(Vec::new());
+
     /// The bytes on the wire.
     pub fn as_slice(&self) -> &[u8] {
         match self {
@@ -114,6 +124,8 @@ pub enum Event<S> {
         socket: S,
         /// The other end.
         peer: PeerAddr,
+        /// The place of the listener that it came by, among those that the driver was given.
+        listener: u32,
     },
     /// Accepting failed and is paused until [`Driver::resume_accept`].
     AcceptFailed(io::Error),
@@ -146,7 +158,7 @@ pub enum Event<S> {
     Sent {
         /// Which one.
         token: Token,
-        /// The buffer comes back.
+        /// The buffer comes back; after [`Driver::send_lease`] one that is empty or was copied to.
         buf: SendBuf,
         /// Whether all bytes were taken by this host's kernel.
         result: io::Result<()>,
@@ -251,6 +263,11 @@ pub trait Driver {
     fn send_unawaited(&mut self, token: Token, buf: SendBuf) {
         self.send(token, buf);
     }
+
+    /// Sends all of a lease's bytes from where they lie, and returns the lease. It is tried once, so that
+    /// no peer keeps a receive buffer by not reading (law 5): what is not taken is copied, and follows. As
+    /// with `send_unawaited`, a success may be told late.
+    fn send_lease(&mut self, token: Token, lease: Lease);
 
     /// Stops receiving. What has been received already may still be delivered.
     fn pause(&mut self, token: Token);

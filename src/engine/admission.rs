@@ -5,9 +5,10 @@
 //! for each address that has a connection and no more.
 
 use super::Core;
+use super::common::Common;
 use super::events::event;
 use super::rates::Pace;
-use super::slot::{Entry, Phase, Slot};
+use super::slot::{Entry, Flags, Phase, Slot};
 use crate::config::Admission;
 use crate::driver::{Driver, PeerAddr};
 use crate::handler::Handler;
@@ -227,16 +228,28 @@ impl super::common::Common {
 
 impl<D: Driver, H: Handler> Core<D, H> {
     /// Lets a peer in that has a slot to go to, or not.
-    pub(super) fn admit(&mut self, socket: D::Socket, peer: PeerAddr) {
-        let gate = &self.common.gate;
+    pub(super) fn admit(&mut self, socket: D::Socket, peer: PeerAddr, listener: u32) {
+        let Common { gate, tls, limits, deadlines, stats, .. } = &self.common;
+        let secured = tls.is_on(listener);
+        if secured && tls.shaking() >= limits.max_tls_handshakes {
+            stats.tls_refused.add(1);
+            return self.driver.refuse(socket);
+        }
         let proxied = gate.config().proxies.trusts(address(peer));
         let counts = gate.counts_addresses() && !proxied;
         if let Err(refusal) = gate.enter(self.clock.now(), address(peer).filter(|_| counts)) {
             event!(info, shard = self.common.shard, %peer, limit = ?refusal, "not let in");
-            self.common.stats.count_refusal(refusal);
+            stats.count_refusal(refusal);
+            if secured {
+                // Whoever speaks TLS would not understand the answer.
+                stats.admission_unanswered.add(1);
+                return self.driver.refuse(socket);
+            }
             return self.turn_away(socket, peer);
         }
-        let token = self.insert(peer, Phase::Head, Role::Server);
+        let (phase, ms) =
+            if secured { (Phase::Securing, deadlines.tls_ms) } else { (Phase::Head, deadlines.head_ms) };
+        let token = self.insert(peer, phase, Role::Server);
         let Some((slot, _)) = self.table.get(token) else { return };
         slot.entry.set(Entry::COUNTED);
         slot.entry.set(Entry::SHAKING);
@@ -245,8 +258,12 @@ impl<D: Driver, H: Handler> Core<D, H> {
         } else if counts && matches!(peer, PeerAddr::Ip(_)) {
             slot.entry.set(Entry::BY_ADDRESS);
         }
+        if secured {
+            slot.flags.set(Flags::TLS);
+            self.common.tls.accept(token.slot, listener);
+        }
         self.driver.attach(token, socket);
-        self.arm_within(token, self.common.deadlines.head_ms);
+        self.arm_within(token, ms);
         self.pause_accept_if_full();
     }
 

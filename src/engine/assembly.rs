@@ -1,9 +1,8 @@
 //! A message that comes in parts, put together where its answer can stand.
 //!
 //! In front of the message is room for the header of a frame that carries it unmasked. A handler
-//! that sends the very message it was handed, as an echo does, gives the whole buffer to the outbox:
-//! large messages are not copied a second time. The contract: while the handler runs, the engine
-//! only notes that it wants so ([`Lent`]), since the handler still reads the buffer.
+//! that sends the very message it was handed, as an echo does, gives the whole buffer to the outbox
+//! (see `lent`): large messages are not copied a second time.
 
 use super::pool::Pool;
 use crate::ws::{self, FrameHead, Kind, MAX_HEADER};
@@ -13,7 +12,7 @@ use crate::ws::{self, FrameHead, Kind, MAX_HEADER};
 pub struct Assembly {
     /// The room, then the message.
     bytes: Vec<u8>,
-    room: usize,
+    pub(super) room: usize,
 }
 
 impl Assembly {
@@ -48,9 +47,9 @@ impl Assembly {
         self.bytes.resize(self.room, 0);
     }
 
-    /// The message as the one frame of its kind, where its buffer lies. Only for a message that was
-    /// [`Lent`] and promised.
-    fn into_frame(mut self, kind: Kind) -> Vec<u8> {
+    /// The message as the one frame of its kind, where its buffer lies. Only for a message that has been
+    /// promised.
+    pub(super) fn into_frame(mut self, kind: Kind) -> Vec<u8> {
         let mut header = [0; MAX_HEADER];
         let payload_bytes = self.bytes.len() - self.room;
         let len = ws::write_header(&mut header, FrameHead::whole(kind.opcode(), None), payload_bytes);
@@ -71,51 +70,11 @@ fn header_room(whole_bytes: Option<u64>) -> usize {
     ws::header_len(whole_bytes, false)
 }
 
-/// Tells that a handler sends the assembled message that it was handed, and not another.
-#[derive(Debug)]
-pub struct Lent {
-    /// Where the message lies. While it is lent nothing else can lie there.
-    address: usize,
-    len: usize,
-    promised: Option<Kind>,
-}
-
-impl Lent {
-    /// Lends what is whole; `None` if its buffer could not become its frame.
-    pub fn of(assembly: &Assembly) -> Option<Self> {
-        let message = assembly.message();
-        let fits = !message.is_empty() && ws::header_len(message.len(), false) == assembly.room;
-        fits.then(|| Self { address: message.as_ptr().addr(), len: message.len(), promised: None })
-    }
-
-    /// Promises the buffer to the outbox, if `payload` is the message that lies there and it has not
-    /// been promised before.
-    pub fn promise(&mut self, kind: Kind, payload: &[u8]) -> bool {
-        let hit =
-            self.promised.is_none() && payload.len() == self.len && payload.as_ptr().addr() == self.address;
-        if hit {
-            self.promised = Some(kind);
-        }
-        hit
-    }
-
-    /// The frame, if it was promised; else the buffer goes back.
-    pub fn settle(lent: Option<Self>, assembly: Assembly, pool: &mut Pool) -> Option<Vec<u8>> {
-        match lent.and_then(|lent| lent.promised) {
-            Some(kind) => Some(assembly.into_frame(kind)),
-            None => {
-                assembly.dismantle(pool);
-                None
-            }
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn assembled(pieces: &[&[u8]], whole_bytes: Option<u64>) -> (Assembly, Pool) {
+    pub(in crate::engine) fn assembled(pieces: &[&[u8]], whole_bytes: Option<u64>) -> (Assembly, Pool) {
         let (mut assembly, mut pool) = (Assembly::default(), Pool::new(1 << 20));
         for piece in pieces {
             assembly.push(&mut pool, piece, whole_bytes);
@@ -124,56 +83,8 @@ mod tests {
     }
 
     #[test]
-    fn an_assembled_message_becomes_the_frame_that_carries_it() {
-        for len in [126, 1_000, 0xffff, 0x1_0000, 200_000] {
-            let message: Vec<u8> = (0..len).map(|i| i as u8).collect();
-            let (head, tail) = message.split_at(100);
-            let (assembly, mut pool) = assembled(&[head, tail], Some(len as u64));
-            let address = assembly.message().as_ptr();
-            let mut lent = Lent::of(&assembly);
-            assert!(lent.as_mut().unwrap().promise(Kind::Text, assembly.message()));
-            let frame = Lent::settle(lent, assembly, &mut pool).unwrap();
-            let mut expected = Vec::new();
-            ws::encode_message(&mut expected, Kind::Text, &message, None);
-            assert_eq!(frame, expected);
-            assert_eq!(frame[frame.len() - len..].as_ptr(), address, "it has not moved");
-        }
-    }
-
-    #[test]
-    fn only_the_very_message_is_promised_and_only_once() {
-        let (assembly, mut pool) = assembled(&[&[7; 300], &[7; 300]], Some(600));
-        let mut lent = Lent::of(&assembly).unwrap();
-        assert!(!lent.promise(Kind::Binary, &assembly.message()[1..]));
-        assert!(!lent.promise(Kind::Binary, &assembly.message()[..599]));
-        let copy = assembly.message().to_vec();
-        assert!(!lent.promise(Kind::Binary, &copy));
-        assert!(lent.promise(Kind::Binary, assembly.message()));
-        assert!(!lent.promise(Kind::Binary, assembly.message()));
-        assert_eq!(Lent::settle(Some(lent), assembly, &mut pool).unwrap()[..4], [0x82, 126, 2, 88]);
-    }
-
-    #[test]
-    fn a_length_that_was_not_known_leaves_the_longest_header() {
-        let (short, _) = assembled(&[&[1; 600], &[1; 600]], None);
-        assert!(Lent::of(&short).is_none());
-        let (long, _) = assembled(&[&[1; 40_000], &[1; 40_000]], None);
-        assert!(Lent::of(&long).is_some());
-        assert!(Lent::of(&Assembly::default()).is_none());
-    }
-
-    #[test]
     fn a_declared_length_reserves_no_more_than_twice_what_came() {
         let (assembly, _) = assembled(&[&[1; 20_000]], Some(1 << 30));
         assert!(assembly.bytes.capacity() < 50_000);
-    }
-
-    #[test]
-    fn what_nobody_sent_goes_back_to_the_pool() {
-        let (assembly, mut pool) = assembled(&[&[1; 20_000]], None);
-        let capacity = assembly.bytes.capacity();
-        let lent = Lent::of(&assembly);
-        assert!(Lent::settle(lent, assembly, &mut pool).is_none());
-        assert_eq!(pool.free_bytes(), capacity);
     }
 }

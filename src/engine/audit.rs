@@ -26,6 +26,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             && self.broadcasts.is_empty()
             && !self.has_post()
             && self.connects.is_empty()
+            && !self.common.tls.is_waiting()
             && !matches!(self.accept_paused, super::AcceptPause::Until(_))
     }
 
@@ -58,6 +59,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             self.audit_use(token, slot)?;
             self.audit_timer(token, slot)?;
         }
+        common.tls.audit(table.iter().map(|(token, slot, _)| (token, slot)))?;
         let counted = common.gate.counts();
         demand!(counted == (let_in, shaking), "{let_in} let in, {shaking} shake hands, counted {counted:?}");
         let counted = common.stats.connections();

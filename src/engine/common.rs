@@ -4,7 +4,7 @@
 //! the turn hands every dirty connection's bytes to the driver at once.
 
 use super::admission::Gate;
-use super::assembly::{Assembly, Lent};
+use super::assembly::Assembly;
 use super::backlog::Backlog;
 use super::clock::Stopwatch;
 use super::deflate::Contexts;
@@ -12,6 +12,7 @@ use super::entropy::Entropy;
 use super::heartbeat::Heartbeat;
 use super::inflate::Job;
 use super::ledger::{self, Ledger};
+use super::lent::Lent;
 use super::lifetimes::Lifetimes;
 use super::overflow::Dropped;
 use super::pool::Pool;
@@ -21,6 +22,7 @@ use super::rates::Meters;
 use super::sides::Sides;
 use super::slot::{Flags, NO_WORK, PeerTable, Phase, Slot};
 use super::stats::Stats;
+use super::tls::Secures;
 use super::topics::Topics;
 use super::users::Bound;
 use crate::config::{Deadlines, Goodbye, Limits, OriginPolicy};
@@ -51,6 +53,8 @@ pub struct Work {
     pub queue: Queue,
     /// Bytes the driver has; one send at a time.
     pub in_flight: usize,
+    /// These were sent out of the buffer in which they came, in this turn.
+    pub answered: bool,
     /// Whole messages behind the queue, and their bytes.
     pub backlog: Option<Box<Backlog>>,
     /// Bytes in the backlog.
@@ -125,6 +129,8 @@ pub struct Common {
     pub pool: Pool,
     /// Connections with something to flush; each once (see [`Flags::DIRTY`]).
     pub dirty: Vec<Token>,
+    /// Connections within TLS.
+    pub tls: Secures,
     /// Counters.
     pub stats: Arc<Stats>,
     /// Addresses that do not fit a slot.
@@ -155,7 +161,7 @@ pub struct Common {
     pub ledger: Ledger,
     /// Bytes queued on all connections.
     pub outbox_bytes: usize,
-    /// The assembled message that a handler is reading now, which it may send without a copy.
+    /// The message that a handler is reading now, which it may send without a copy.
     pub lent: Option<Lent>,
     /// What connections have beside their slot.
     pub sides: Sides,
@@ -353,20 +359,6 @@ impl Common {
         })
     }
 
-    /// Keeps a place for the assembled message that its handler is reading, if it is that which the
-    /// handler sends.
-    fn promise(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> bool {
-        if !self.lent.as_mut().is_some_and(|lent| lent.promise(kind, payload)) {
-            return false;
-        }
-        let frame = ws::header_len(payload.len(), false) + payload.len();
-        self.work(slot);
-        self.works[slot.work as usize].queue.promise(&mut self.pool, frame);
-        self.outbox_bytes += frame;
-        self.mark_dirty(slot, token);
-        true
-    }
-
     /// Sends one message in frames of at most `frame_bytes` (RFC 6455 §5.4), compressed as
     /// [`Common::send`] does.
     pub fn send_in_frames(
@@ -467,7 +459,8 @@ impl Common {
         };
         append(self, slot, token, mask);
         self.stats.count_sent(kind, payload.len());
-        if self.works[slot.work as usize].in_flight == 0 {
+        let work = &self.works[slot.work as usize];
+        if work.in_flight == 0 || work.answered {
             SendResult::Sent
         } else {
             slot.flags.set(Flags::WANTS_DRAIN);

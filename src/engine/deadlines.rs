@@ -17,6 +17,7 @@ use crate::ws::{CloseCode, Role, State};
 /// What a connection's stamps say must happen, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
+    Tls,
     Head,
     /// Of a request that was put off.
     Answer,
@@ -41,6 +42,7 @@ pub(super) fn nearest(common: &Common, index: u32, slot: &Slot) -> Option<(i32, 
     let state = match slot.phase {
         // Until an answer has been taken `write_ms` watches it.
         Phase::Head if work.is_some_and(|work| work.queued() > 0) => None,
+        Phase::Securing => left(slot.since, deadlines.tls_ms, Due::Tls),
         Phase::Head | Phase::Connecting => left(slot.since, deadlines.head_ms, Due::Head),
         Phase::Deferred => Some((slot.since.wrapping_sub(common.tick) as i32, Due::Answer)),
         Phase::Stream if !slot.flags.has(Flags::EVENTS) => None,
@@ -155,6 +157,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
             }
             Some(Due::Head) if slot.phase == Phase::Connecting => {
                 return self.fail_connect(token, ConnectError::Timeout);
+            }
+            Some(Due::Tls) => {
+                common.stats.tls_timeouts.add(1);
+                return self.abort(token, CloseReason::Disconnected);
             }
             Some(Due::Head | Due::Linger) => return self.abort(token, CloseReason::Disconnected),
             Some(Due::End(Deadline::Assembly)) => {

@@ -53,7 +53,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.common.draining = true;
         self.accept_paused = AcceptPause::No;
         self.driver.close_listeners();
-        for (socket, _) in self.parked.drain(..) {
+        for (socket, ..) in self.parked.drain(..) {
             self.driver.refuse(socket);
         }
         let mut tokens = Vec::with_capacity(self.table.len());
@@ -103,7 +103,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             }
             Phase::Head if self.common.queued(slot) == 0 => self.abort(token, CloseReason::Shutdown),
             Phase::Head => self.common.enter(slot, Phase::Finishing),
-            Phase::Connecting => self.abort(token, CloseReason::Shutdown),
+            Phase::Securing | Phase::Connecting => self.abort(token, CloseReason::Shutdown),
             Phase::Finishing | Phase::Lingering | Phase::Closing => {}
         }
     }

@@ -80,7 +80,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let Self { common, .. } = self;
         let slots = self.table.bound() as usize * (size_of::<Slot>() + size_of::<Option<H::State>>());
         let works = common.works.capacity() * size_of::<Work>();
-        let side = common.meters.held_bytes() + common.lifetimes.held_bytes();
+        let side = common.meters.held_bytes() + common.lifetimes.held_bytes() + common.tls.held_bytes();
         let inflaters = common.deflate.lent() as usize * Inflater::MEMORY_BYTES;
         let buffers = common.stats.receive_buffers.get() * u64::from(common.limits.receive_buffer_bytes);
         let bytes = common.outbox_bytes

@@ -23,6 +23,7 @@ pub mod histogram;
 pub mod inflate;
 pub mod interest;
 mod ledger;
+pub mod lent;
 mod lifetimes;
 pub mod mailbox;
 pub mod names;
@@ -45,6 +46,8 @@ pub mod stats;
 pub mod stream;
 pub mod subscriptions;
 pub mod table;
+#[cfg_attr(not(feature = "tls"), path = "tls_off.rs")]
+pub mod tls;
 pub mod topics;
 pub mod users;
 pub mod wheel;
@@ -73,7 +76,7 @@ use pool::Pool;
 use post::{Parcel, Post};
 use rates::Meters;
 use slab::Slab;
-use slot::{PeerTable, Phase, Slot};
+use slot::{Flags, PeerTable, Phase, Slot};
 use spin::Spin;
 use stats::Stats;
 use std::collections::VecDeque;
@@ -82,6 +85,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use subscriptions::Subscribe;
 use table::{MAX_SLOTS, Table};
+use tls::{Listeners, Secures};
 use wheel::Wheel;
 
 /// Commands taken from the mailbox in one turn.
@@ -168,6 +172,8 @@ pub struct CoreConfig {
     pub rates: Rates,
     /// Whether the core polls before it sleeps.
     pub busy_poll: Option<BusyPoll>,
+    /// Which listeners have TLS.
+    pub tls: Listeners,
     /// What it shares with the others.
     pub peers: Arc<Peers>,
 }
@@ -191,10 +197,12 @@ pub struct Core<D: Driver, H: Handler> {
     sent: Vec<Token>,
     /// Some of these may not be heard of before the next wait ends.
     unawaited: bool,
+    /// Some are waited for that may be told late: the next turn does not sleep.
+    hurries: bool,
     due: Vec<u32>,
     accept_paused: AcceptPause,
     /// Accepted by the kernel before a pause took hold: they wait for a slot.
-    parked: VecDeque<(D::Socket, PeerAddr)>,
+    parked: VecDeque<(D::Socket, PeerAddr, u32)>,
     drain: Option<Drain>,
     stopped: bool,
     handler_wait: Option<Duration>,
@@ -226,6 +234,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let common = Common {
             shard: config.shard,
             pool: Pool::new(limits.max_pool_bytes),
+            tls: Secures::new(config.tls, &limits),
             limits,
             heartbeat: Heartbeat::new(config.deadlines.idle_ms, config.shard),
             lifetimes: Lifetimes::new(&config.deadlines),
@@ -269,6 +278,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             connecting: Slab::new(),
             sent: Vec::new(),
             unawaited: false,
+            hurries: false,
             due: Vec::new(),
             accept_paused: AcceptPause::No,
             parked: VecDeque::new(),
@@ -312,7 +322,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let mut next = spin::turn(self.spin.as_mut(), &mut self.driver, &mut self.clock, wait)?;
         self.common.tick = self.clock.tick() as u32;
         self.common.now = self.clock.now();
-        self.unawaited = false;
+        (self.unawaited, self.hurries) = (false, false);
         let mut heard = false;
         while let Some(event) = next {
             heard |= event.is_traffic();
@@ -322,6 +332,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if let (true, Some(spin)) = (heard, &mut self.spin) {
             spin.heard(self.clock.now());
         }
+        self.progress_handshakes();
         self.take_commands();
         self.fire_timers();
         self.retry_accept();
@@ -349,7 +360,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
 
     #[inline]
     fn next_wait(&self) -> Option<Duration> {
-        if !self.common.dirty.is_empty() || !self.broadcasts.is_empty() || self.has_post() {
+        let waits = !self.broadcasts.is_empty() || self.has_post() || self.common.tls.is_waiting();
+        if self.hurries || waits || !self.common.dirty.is_empty() {
             return Some(Duration::ZERO);
         }
         let timers = self.wheel.next_tick().map(|tick| self.clock.until(tick));
@@ -372,7 +384,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         match event {
             Event::Received { token, lease } => self.on_received(token, lease),
             Event::Sent { token, buf, result } => self.on_sent(token, buf, result),
-            Event::Accepted { socket, peer } => self.on_accepted(socket, peer),
+            Event::Accepted { socket, peer, listener } => self.on_accepted(socket, peer, listener),
             Event::Eof(token) => self.on_eof(token),
             Event::Failed { token, .. } => self.abort(token, CloseReason::Disconnected),
             Event::Closed(token) => self.on_closed(token),
@@ -393,15 +405,15 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
     }
 
-    fn on_accepted(&mut self, socket: D::Socket, peer: PeerAddr) {
+    fn on_accepted(&mut self, socket: D::Socket, peer: PeerAddr, listener: u32) {
         if self.common.draining {
             return self.driver.refuse(socket);
         }
         if !self.has_room() {
-            return self.parked.push_back((socket, peer));
+            return self.parked.push_back((socket, peer, listener));
         }
         self.common.stats.accepted.add(1);
-        self.admit(socket, peer);
+        self.admit(socket, peer, listener);
     }
 
     /// Whether a slot is free and not spoken for by a connect under way.
@@ -422,8 +434,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if !self.has_room() || self.common.draining {
             return;
         }
-        if let Some((socket, peer)) = self.parked.pop_front() {
-            return self.on_accepted(socket, peer);
+        if let Some((socket, peer, listener)) = self.parked.pop_front() {
+            return self.on_accepted(socket, peer, listener);
         }
         if self.accept_paused != AcceptPause::No {
             // A descriptor came free as well: also the end of a failure's cause.
@@ -449,6 +461,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.common.stats.count_out(&slot);
         self.common.leave_gate(&mut slot);
         self.common.drop_work(&mut slot, token);
+        if slot.flags.has(Flags::TLS) {
+            self.common.tls.remove(token.slot, &mut self.common.pool);
+        }
         self.common.deflate.disown(token.slot);
         slot.dismantle(&mut self.common.peers);
         self.fill_room();
@@ -571,6 +586,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
         stats.busy_connections.set(self.common.works.len() as u64);
         stats.takeover_bytes.set(self.common.deflate.owned_bytes() as u64);
         stats.inflaters_lent.set(self.common.deflate.lent().into());
+        let (tls_open, tls_ready) = self.common.tls.gauges();
+        stats.tls_connections.set(tls_open.into());
+        stats.tls_ready.set(tls_ready as u64);
+        stats.tls_shaking.set(self.common.tls.shaking().into());
         stats.absorb(&self.driver.stats());
         if let Some(spin) = &self.spin {
             stats.absorb_spin(&spin.counts());

@@ -4,6 +4,8 @@ use super::Core;
 use super::slot::Phase;
 use crate::driver::{Driver, PeerAddr, Token};
 use crate::handler::{ClientRequest, Handler};
+#[cfg(feature = "tls")]
+use crate::tls::TlsFailure;
 use crate::ws::Role;
 use crate::ws::client::{ClientError, ClientHandshake, InvalidRequest};
 use crate::ws::deflate::DeflateOffer;
@@ -20,6 +22,9 @@ pub enum ConnectError {
     Io(io::Error),
     /// The server answered, but not with a WebSocket.
     Handshake(ClientError),
+    /// The TLS handshake failed: by this end's check of the certificate, or by the server.
+    #[cfg(feature = "tls")]
+    Tls(TlsFailure),
     /// The server did not answer within `head_ms`.
     Timeout,
     /// The server ended the connection before it answered, or this end is going away.
@@ -34,6 +39,8 @@ impl fmt::Display for ConnectError {
             Self::Request(error) => write!(f, "the request is invalid: {error}"),
             Self::Io(error) => write!(f, "cannot connect: {error}"),
             Self::Handshake(error) => write!(f, "no WebSocket there: {error}"),
+            #[cfg(feature = "tls")]
+            Self::Tls(error) => error.fmt(f),
             Self::Timeout => f.write_str("the server did not answer the handshake in time"),
             Self::Disconnected => f.write_str("the connection ended before the handshake was answered"),
             Self::Full => f.write_str("no slot is free: raise max_connections or add shards"),
@@ -119,8 +126,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
             Ok(key) => connect.request.handshake(connect.to, key, deflate).map_err(ConnectError::Request),
             Err(error) => Err(ConnectError::Io(error)),
         };
-        let handshake = match handshake {
-            Ok(handshake) => handshake,
+        let secured = self.common.tls.prepare(&connect.request, connect.to);
+        let (handshake, secured) = match handshake.and_then(|handshake| Ok((handshake, secured?))) {
+            Ok(both) => both,
             Err(error) => {
                 self.driver.refuse(socket);
                 self.handler.connect_failed(connect.state, error);
@@ -131,6 +139,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.driver.attach(token, socket);
         let Some((slot, state)) = self.table.get(token) else { return };
         *state = Some(connect.state);
+        self.common.secure(slot, token, secured);
         self.common.append(slot, token, 512, |out| handshake.write_request(out));
         self.common.work(slot).handshake = Some(Box::new(handshake));
         self.arm_within(token, self.common.deadlines.head_ms);

@@ -2,8 +2,8 @@
 
 use super::Core;
 use super::clock::ticks;
-use super::common::Common;
-use super::slot::{Flags, Phase};
+use super::common::{Common, Work};
+use super::slot::{Flags, Phase, Slot};
 use crate::driver::{Driver, SendBuf, Token};
 use crate::handler::{CloseReason, Conn, Handler};
 use crate::ws::{Role, State};
@@ -17,23 +17,29 @@ impl<D: Driver, H: Handler> Core<D, H> {
         for token in dirty.drain(..) {
             let Some((slot, _)) = self.table.get(token) else { continue };
             slot.flags.take(Flags::DIRTY);
+            if slot.flags.has(Flags::TLS) {
+                self.flush_sealed(token);
+                self.settle(token);
+                continue;
+            }
             let (phase, tick) = (slot.phase, self.common.tick);
             let Common { works, pool, .. } = &mut self.common;
             match works.get_mut(slot.work as usize) {
-                Some(work) if work.in_flight > 0 || phase == Phase::Closing => {}
+                Some(work) if work.in_flight > 0 || phase == Phase::Closing => {
+                    if std::mem::take(&mut work.answered) {
+                        self.sent.push(token);
+                        let unawaited = nobody_awaits(slot, work, pause_receive_bytes);
+                        self.unawaited |= unawaited;
+                        self.hurries |= !unawaited;
+                    }
+                }
                 Some(work) => match work.next_send(pool) {
                     Some(buf) => {
                         work.in_flight = buf.as_slice().len();
                         work.pongs = 0;
                         work.write_since = tick;
                         self.sent.push(token);
-                        // Nothing follows its end: no more bytes, no callback, no resumed receiving.
-                        let unawaited = work.queued() == work.in_flight
-                            && work.in_flight < pause_receive_bytes
-                            && !slot.flags.has(Flags::WANTS_DRAIN)
-                            && !slot.flags.has(Flags::PAUSED)
-                            && phase == Phase::Open
-                            && slot.session.state() == State::Open;
+                        let unawaited = nobody_awaits(slot, work, pause_receive_bytes);
                         if unawaited {
                             self.driver.send_unawaited(token, buf);
                         } else {
@@ -53,13 +59,12 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     pub(super) fn on_sent(&mut self, token: Token, buf: SendBuf, result: std::io::Result<()>) {
-        let bytes = buf.as_slice().len();
         self.common.pool.give_back(buf);
         let Some((slot, _)) = self.table.get(token) else { return };
         let Some(work) = self.common.existing_work(slot) else { return };
-        debug_assert_eq!(work.in_flight, bytes);
-        work.in_flight = 0;
-        let more = work.queued() > 0;
+        work.answered = false;
+        let bytes = std::mem::take(&mut work.in_flight);
+        let more = work.queued() > 0 || self.common.tls.owes(slot, token);
         self.common.outbox_bytes -= bytes;
         if result.is_err() {
             return self.abort(token, CloseReason::Disconnected);
@@ -73,7 +78,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     /// Everything queued has been taken by this host's kernel.
-    fn all_sent(&mut self, token: Token) {
+    pub(super) fn all_sent(&mut self, token: Token) {
         let Some((slot, state)) = self.table.get(token) else { return };
         match slot.phase {
             Phase::Finishing if slot.flags.has(Flags::EOF) => {
@@ -81,7 +86,12 @@ impl<D: Driver, H: Handler> Core<D, H> {
             }
             // The server ends the transport first (RFC 6455 §7.1.1), and need not wait for the peer: what
             // would be answered with a reset, which could overtake our last bytes, will not come.
-            Phase::Finishing if slot.session.role() == Role::Server && slot.session.is_closed_by_both() => {
+            // Within TLS the peer may still say so.
+            Phase::Finishing
+                if slot.session.role() == Role::Server
+                    && slot.session.is_closed_by_both()
+                    && !slot.flags.has(Flags::TLS) =>
+            {
                 return self.abort(token, CloseReason::Local);
             }
             Phase::Finishing => {
@@ -192,7 +202,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// Ends the connection when what is queued has been sent.
     pub(super) fn finish(&mut self, token: Token) {
         let Some(mut party) = self.party(token) else { return };
-        if party.slot.flags.has(Flags::EOF) && party.common.queued(party.slot) == 0 {
+        let has_more = party.common.queued(party.slot) > 0 || party.owes_last_record();
+        if party.slot.flags.has(Flags::EOF) && !has_more {
             return self.abort(token, CloseReason::Disconnected);
         }
         party.finishing();
@@ -211,4 +222,14 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
         self.sent = sent;
     }
+}
+
+/// Nothing follows the end of the send in flight: no more bytes, no callback, no resumed receiving.
+fn nobody_awaits(slot: &Slot, work: &Work, pause_receive_bytes: usize) -> bool {
+    work.queued() == work.in_flight
+        && work.in_flight < pause_receive_bytes
+        && !slot.flags.has(Flags::WANTS_DRAIN)
+        && !slot.flags.has(Flags::PAUSED)
+        && slot.phase == Phase::Open
+        && slot.session.state() == State::Open
 }

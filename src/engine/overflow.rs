@@ -321,9 +321,10 @@ impl Common {
 }
 
 impl Work {
-    /// Whether more would wait behind what the peer has not taken.
+    /// Whether more would wait behind what the peer has not taken. What was answered in this turn has
+    /// been handed over as early as it could.
     fn is_pressed(&self) -> bool {
-        self.in_flight > 0 || self.backlog_bytes > 0 || self.queue.bytes() >= QUEUE_BYTES
+        (self.in_flight > 0 && !self.answered) || self.backlog_bytes > 0 || self.queue.bytes() >= QUEUE_BYTES
     }
 
     /// Hands messages to the queue, up to so many bytes: all of them if `limit` is `usize::MAX`.
@@ -347,10 +348,16 @@ impl Work {
     /// What is to be sent next.
     #[inline]
     pub(super) fn next_send(&mut self, pool: &mut Pool) -> Option<SendBuf> {
+        self.refill_if_empty(pool);
+        self.queue.take()
+    }
+
+    /// Hands the first messages to a queue in which nothing waits.
+    #[inline]
+    pub(super) fn refill_if_empty(&mut self, pool: &mut Pool) {
         if self.backlog_bytes > 0 && self.queue.bytes() == 0 {
             self.refill_up_to(pool, QUEUE_BYTES);
         }
-        self.queue.take()
     }
 
     /// Hands all messages to the queue: a Close frame comes behind them.

@@ -32,6 +32,11 @@ impl<H: Handler> Party<'_, H> {
         self.common.append(self.slot, self.token, expected, write);
     }
 
+    /// Whether a last record of TLS is to be sent.
+    pub fn owes_last_record(&mut self) -> bool {
+        self.slot.flags.has(Flags::TLS) && self.common.tls.owes_last(self.token.slot)
+    }
+
     /// Opens the handler's side.
     pub fn tell_open(&mut self, state: H::State) {
         self.common.enter(self.slot, Phase::Open);
@@ -43,6 +48,9 @@ impl<H: Handler> Party<'_, H> {
         event!(debug, shard = self.common.shard, id = ?ConnId::new(self.common.shard, self.token), "open");
         self.common.stats.upgrades.add(1);
         self.common.stats.websockets.add(1);
+        if self.slot.flags.has(Flags::TLS) {
+            self.common.tls.opened(self.token.slot);
+        }
         *self.state = Some(state);
         if let Some((handler, mut conn)) = self.conn() {
             handler.open(&mut conn);

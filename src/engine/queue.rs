@@ -28,11 +28,13 @@ pub struct Queue {
     /// What follows, where a large shared frame is among it.
     behind: VecDeque<SendBuf>,
     bytes: usize,
+    /// Bytes of `first` that are done with, where it is taken in parts.
+    taken: usize,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { first: SendBuf::Owned(Vec::new()), behind: VecDeque::new(), bytes: 0 }
+        Self { first: SendBuf::Owned(Vec::new()), behind: VecDeque::new(), bytes: 0, taken: 0 }
     }
 }
 
@@ -134,6 +136,29 @@ impl Queue {
             next = self.take()?;
         }
         Some(next)
+    }
+
+    /// What goes next, where it is taken in parts ([`advance`](Self::advance)).
+    pub fn front(&mut self, pool: &mut Pool) -> Option<&[u8]> {
+        if self.bytes == 0 {
+            return None;
+        }
+        while self.first.as_slice().len() == self.taken {
+            self.advance(pool, 0);
+        }
+        Some(&self.first.as_slice()[self.taken..])
+    }
+
+    /// Takes so many bytes of what [`front`](Self::front) shows, which is never mixed with
+    /// [`take`](Self::take).
+    pub fn advance(&mut self, pool: &mut Pool, bytes: usize) {
+        self.taken += bytes;
+        self.bytes -= bytes;
+        if self.first.as_slice().len() == self.taken {
+            let following = self.behind.pop_front().unwrap_or(SendBuf::Owned(Vec::new()));
+            pool.give_back(std::mem::replace(&mut self.first, following));
+            self.taken = 0;
+        }
     }
 
     /// Empties it.
@@ -265,6 +290,25 @@ mod tests {
         queue.append(&mut pool, 3, |out| out.extend_from_slice(&[4; 3]));
         assert_eq!(queue.bytes(), 2 * LARGE + 3);
         assert_eq!(sends(queue), [(2, true, LARGE), (3, true, LARGE), (4, false, 3)]);
+    }
+
+    #[test]
+    fn can_be_taken_in_parts() {
+        let (mut queue, mut pool) = queue(&[&own(1, 5), &shared(2, LARGE)]);
+        queue.advance(&mut pool, 2);
+        queue.share(&mut pool, &vec![3; LARGE].into());
+        let mut parts = Vec::new();
+        while let Some(front) = queue.front(&mut pool) {
+            let bytes = front.len().min(LARGE / 2);
+            parts.push((front[0], bytes));
+            queue.advance(&mut pool, bytes);
+            if parts.len() == 2 {
+                queue.append(&mut pool, 3, |out| out.extend_from_slice(&[4; 3]));
+            }
+        }
+        assert_eq!(parts, [(1, 3), (2, LARGE / 2), (2, LARGE / 2), (3, LARGE / 2), (3, LARGE / 2), (4, 3)]);
+        queue.append(&mut pool, 3, |out| out.extend_from_slice(&[5; 3]));
+        assert_eq!(queue.front(&mut pool), Some(&[5; 3][..]));
     }
 
     #[test]

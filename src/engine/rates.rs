@@ -237,7 +237,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 held = std::mem::take(&mut work.held);
             }
             let outcome = if party.slot.phase == Phase::Open {
-                party.take_frames(&mut held)
+                party.take_frames(&mut held, false)
             } else {
                 Outcome::Continue
             };

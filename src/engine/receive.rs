@@ -1,7 +1,7 @@
 //! From received bytes to the handler: frames, messages, and what ends a connection.
 
-use super::assembly::Lent;
 use super::common::Common;
+use super::lent::Lent;
 use super::party::Party;
 use super::slot::{Flags, Phase};
 use super::{Core, inflate};
@@ -17,6 +17,9 @@ pub(super) enum Outcome {
     Continue,
     /// The handler's side is over; the last bytes are queued.
     Ended,
+    /// The peer has said within TLS that it sends no more.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "nobody has TLS"))]
+    PeerClosed,
     /// There is nothing to say to the peer: close at once.
     Abort,
 }
@@ -28,18 +31,13 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if let Some((slot, state)) = table.get(token) {
             let mut party = Party { handler, token, slot, state, common };
             let input = driver.bytes(&lease);
-            outcome = match party.slot.phase {
-                Phase::Open => {
-                    party.slot.last_seen = party.common.tick;
-                    party.take_frames(input)
-                }
-                Phase::Head => party.take_requests(input),
-                Phase::Connecting => party.take_answer(input),
-                Phase::Deferred => party.take_early(input),
-                Phase::Stream | Phase::Finishing | Phase::Lingering | Phase::Closing => Outcome::Continue,
+            outcome = if party.slot.flags.has(Flags::TLS) {
+                party.take_sealed(input)
+            } else {
+                party.take(input, true)
             };
         }
-        driver.release(lease);
+        self.end_lease(token, lease);
         self.after_received(token, outcome);
     }
 
@@ -53,6 +51,13 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if let Outcome::Abort = outcome {
             return self.abort(token, CloseReason::Disconnected);
         }
+        self.settle_received(token);
+        if let Outcome::PeerClosed = outcome {
+            self.on_eof(token);
+        }
+    }
+
+    fn settle_received(&mut self, token: Token) {
         let Some((slot, _)) = self.table.get(token) else { return };
         if slot.work != super::slot::NO_WORK {
             self.common.release_idle_work(slot, token);
@@ -67,8 +72,16 @@ impl<D: Driver, H: Handler> Core<D, H> {
 
     /// The peer will send no more. What is queued still goes out.
     pub(super) fn on_eof(&mut self, token: Token) {
-        let Some(mut party) = self.party(token) else { return };
+        let Some(party) = self.party(token) else { return };
+        let (secured, phase) = (party.slot.flags.has(Flags::TLS), party.slot.phase);
         party.slot.flags.set(Flags::EOF);
+        if secured && self.eof_waits(token) {
+            return;
+        }
+        if secured && matches!(phase, Phase::Head | Phase::Open) {
+            self.count_truncation(token);
+        }
+        let Some(mut party) = self.party(token) else { return };
         match party.slot.phase {
             // What came before is still delivered, when the peer's time has come.
             Phase::Open if party.slot.flags.has(Flags::SLOWED) => {}
@@ -80,6 +93,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
             // Requests that were put off are still answered.
             Phase::Head if party.slot.flags.has(Flags::PAUSED) => {}
             Phase::Head => self.finish(token),
+            Phase::Securing => {
+                self.common.stats.tls_failures.add(1);
+                self.abort(token, CloseReason::Disconnected);
+            }
             Phase::Connecting => self.abort(token, CloseReason::Disconnected),
             // Nothing more is owed: the peer has all of ours, or reads no more.
             Phase::Lingering => self.abort(token, CloseReason::Disconnected),
@@ -89,8 +106,27 @@ impl<D: Driver, H: Handler> Core<D, H> {
 }
 
 impl<H: Handler> Party<'_, H> {
-    /// Decodes frames and hands their content to the handler.
-    pub fn take_frames(&mut self, input: &mut [u8]) -> Outcome {
+    /// Takes bytes as the connection's state asks for. `leased` means that `input` is the lease, out of
+    /// which may be answered.
+    #[inline(always)]
+    pub fn take(&mut self, input: &mut [u8], leased: bool) -> Outcome {
+        match self.slot.phase {
+            Phase::Open => {
+                self.slot.last_seen = self.common.tick;
+                self.take_frames(input, leased)
+            }
+            Phase::Head => self.take_requests(input),
+            Phase::Connecting => self.take_answer(input),
+            Phase::Deferred => self.take_early(input),
+            // A connection in `Securing` is within TLS, and bytes do not come here before it is through.
+            Phase::Securing | Phase::Stream | Phase::Finishing | Phase::Lingering | Phase::Closing => {
+                Outcome::Continue
+            }
+        }
+    }
+
+    /// Decodes frames and hands their content to the handler; `leased` as in [`take`](Self::take).
+    pub fn take_frames(&mut self, input: &mut [u8], leased: bool) -> Outcome {
         if self.common.meters.is_on() && self.slot.flags.has(Flags::SLOWED) {
             self.hold(input);
             return Outcome::Continue;
@@ -102,7 +138,7 @@ impl<H: Handler> Party<'_, H> {
         if let Some(mut carry) = carry.filter(|carry| !carry.is_empty()) {
             let whole = complete_carry(&mut carry, input, &mut at);
             // Decoded even if it is not whole: two bytes are enough for most violations.
-            let outcome = self.decode(&mut carry, &mut 0);
+            let outcome = self.decode(&mut carry, &mut 0, false);
             if !whole && matches!(outcome, Outcome::Continue) {
                 self.common.work(self.slot).carry = carry;
                 return outcome;
@@ -112,7 +148,8 @@ impl<H: Handler> Party<'_, H> {
                 return outcome;
             }
         }
-        let outcome = if self.common.meters.owes() { Outcome::Continue } else { self.decode(input, &mut at) };
+        let outcome =
+            if self.common.meters.owes() { Outcome::Continue } else { self.decode(input, &mut at, leased) };
         if !matches!(outcome, Outcome::Continue) {
             return outcome;
         }
@@ -133,21 +170,21 @@ impl<H: Handler> Party<'_, H> {
     }
 
     #[inline]
-    fn decode(&mut self, input: &mut [u8], at: &mut usize) -> Outcome {
+    fn decode(&mut self, input: &mut [u8], at: &mut usize, leased: bool) -> Outcome {
         match self.common.meters.is_on() || self.common.stopwatch.is_on() {
-            false => self.decode_all::<false>(input, at),
-            true => self.decode_watched(input, at),
+            false => self.decode_all::<false>(input, at, leased),
+            true => self.decode_watched(input, at, leased),
         }
     }
 
     /// Keeps the peer to its rate and measures the handler, which the usual loop knows nothing of.
     #[cold]
-    fn decode_watched(&mut self, input: &mut [u8], at: &mut usize) -> Outcome {
-        self.decode_all::<true>(input, at)
+    fn decode_watched(&mut self, input: &mut [u8], at: &mut usize, leased: bool) -> Outcome {
+        self.decode_all::<true>(input, at, leased)
     }
 
     #[inline(always)]
-    fn decode_all<const WATCHED: bool>(&mut self, input: &mut [u8], at: &mut usize) -> Outcome {
+    fn decode_all<const WATCHED: bool>(&mut self, input: &mut [u8], at: &mut usize, leased: bool) -> Outcome {
         let limits = self.common.decode_limits(self.slot);
         let mut withheld_ping = None;
         loop {
@@ -173,6 +210,9 @@ impl<H: Handler> Party<'_, H> {
                 _ if !listening => {}
                 _ if WATCHED && !self.keeps_pace(&item) => return self.too_fast(),
                 Item::Message { kind, payload } => {
+                    if leased {
+                        self.lend(input, &payload);
+                    }
                     let Some((handler, mut conn)) = self.conn() else { return Outcome::Abort };
                     deliver::<WATCHED, H>(handler, &mut conn, kind, &input[payload]);
                 }
@@ -306,7 +346,7 @@ pub(super) fn piece<H: Handler>(
     work.assembly.push(pool, payload, whole_bytes);
     if last {
         let assembly = std::mem::take(&mut work.assembly);
-        conn.common.lent = Lent::of(&assembly);
+        conn.common.lent = Lent::of(conn.token, &assembly);
         deliver::<true, H>(handler, conn, kind, assembly.message());
         let lent = conn.common.lent.take();
         let Common { works, pool, .. } = &mut *conn.common;

@@ -13,6 +13,11 @@ use crate::http::{self, Body, HEADER_SLOT, Head, HeadScanner, MAX_HEADERS, Respo
 use crate::ws::deflate::DeflateParams;
 use crate::ws::handshake::{self, Offer};
 
+/// How a TLS connection begins, and no request: a record's type (RFC 8446 §5.1).
+const HANDSHAKE_RECORD: u8 = 22;
+/// A fatal alert, before any key: protocol_version.
+const NO_TLS: [u8; 7] = [21, 3, 1, 0, 2, 2, 70];
+
 /// Where serving requests stopped.
 pub(super) enum Served {
     /// What is left is not a whole request, or has to wait: for the outbox, or for an earlier answer.
@@ -26,7 +31,7 @@ pub(super) enum Served {
 }
 
 /// What became of the request at the front.
-enum Next {
+pub(super) enum Next {
     /// It is not whole.
     Wait,
     /// It was answered and was this many bytes long.
@@ -65,7 +70,7 @@ impl<H: Handler> Party<'_, H> {
     pub(super) fn go_on(&mut self, rest: &mut [u8], served: Served) -> Outcome {
         match served {
             Served::Open if rest.is_empty() => Outcome::Continue,
-            Served::Open => self.take_frames(rest),
+            Served::Open => self.take_frames(rest, false),
             Served::Ended => Outcome::Ended,
             Served::Broken => Outcome::Abort,
             Served::Rest => {
@@ -102,7 +107,7 @@ impl<H: Handler> Party<'_, H> {
     }
 
     /// Takes the header that a trusted proxy begins with; tells how many bytes it was.
-    fn take_proxy_header(&mut self, buf: &[u8]) -> Result<usize, Served> {
+    pub(super) fn take_proxy_header(&mut self, buf: &[u8]) -> Result<usize, Served> {
         if !self.slot.entry.has(Entry::PROXY_DUE) {
             return Ok(0);
         }
@@ -111,6 +116,9 @@ impl<H: Handler> Party<'_, H> {
             Ok(Some(header)) => {
                 self.slot.entry.take(Entry::PROXY_DUE);
                 if header.source.is_some_and(|source| !self.common.enter_behind_proxy(self.slot, source)) {
+                    if self.slot.flags.has(Flags::TLS) {
+                        return Err(Served::Broken);
+                    }
                     self.refuse(self.common.refusal());
                     return Err(Served::Ended);
                 }
@@ -125,6 +133,11 @@ impl<H: Handler> Party<'_, H> {
     }
 
     fn request(&mut self, buf: &[u8]) -> Next {
+        if let [HANDSHAKE_RECORD, 3, ..] = buf
+            && !self.slot.flags.has(Flags::TLS)
+        {
+            return self.refuse_tls();
+        }
         let work = self.common.existing_work(self.slot);
         let (mut scanner, request_bytes) =
             work.map_or_else(Default::default, |work| (work.scanner, work.request_bytes));
@@ -182,7 +195,15 @@ impl<H: Handler> Party<'_, H> {
         self.common.stats.http_requests.add(1);
         self.common.last_request = self.common.last_request.wrapping_add(1);
         let ticket = self.ticket();
-        let reply = self.handler.http(&Request { head, body, peer, offer: None, ticket });
+        let reply = self.handler.http(&Request {
+            head,
+            body,
+            peer,
+            offer: None,
+            ticket,
+            #[cfg(feature = "tls")]
+            tls: self.common.tls.info(self.token.slot),
+        });
         self.forget_request();
         let exchange = Exchange { keep_alive: head.keep_alive(), head_only: head.method() == "HEAD" };
         let response = match reply.0 {
@@ -223,9 +244,17 @@ impl<H: Handler> Party<'_, H> {
 
     /// Answers with an error. Where the next request would begin is not known or not of interest:
     /// the connection ends.
-    fn refuse(&mut self, response: Response) -> Next {
+    pub(super) fn refuse(&mut self, response: Response) -> Next {
         self.common.stats.http_errors.add(1);
         self.append(256 + response.content().len(), |out| response.encode(out, false, false));
+        self.finishing();
+        Next::Ended
+    }
+
+    /// Who begins TLS on a plain port is told so by an alert.
+    fn refuse_tls(&mut self) -> Next {
+        self.common.stats.tls_on_plain_port.add(1);
+        self.append(NO_TLS.len(), |out| out.extend_from_slice(&NO_TLS));
         self.finishing();
         Next::Ended
     }
@@ -263,7 +292,15 @@ impl<H: Handler> Party<'_, H> {
         let mut offer = handshake::evaluate(head, &self.common.origin)?;
         let peer = self.common.peers.get(self.slot);
         self.common.last_request = self.common.last_request.wrapping_add(1);
-        let request = Request { head, body: &[], peer, offer: Some(&offer), ticket: self.ticket() };
+        let request = Request {
+            head,
+            body: &[],
+            peer,
+            offer: Some(&offer),
+            ticket: self.ticket(),
+            #[cfg(feature = "tls")]
+            tls: self.common.tls.info(self.token.slot),
+        };
         let accept = match self.handler.upgrade(&request).0 {
             Decision::Reject(response) => return Err(response),
             Decision::Accept(accept) => accept,

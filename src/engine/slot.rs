@@ -16,6 +16,8 @@ pub const NO_WORK: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
+    /// The TLS handshake: no byte of a request yet.
+    Securing,
     /// Waiting for a request head (or for the body behind it).
     Head,
     /// We are the client and wait for the answer to our handshake.
@@ -67,6 +69,8 @@ impl Flags {
     pub const PONG_AWAITED: Self = Self(1 << 8);
     /// A policy other than dropping the newest may apply while the peer does not keep up.
     pub const HOLDS: Self = Self(1 << 9);
+    /// Its bytes are sealed by TLS.
+    pub const TLS: Self = Self(1 << 10);
 
     /// What is open to the handler is a response, not a WebSocket.
     pub const HTTP: Self = Self(1 << 11);

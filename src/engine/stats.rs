@@ -65,6 +65,18 @@ stats! {
     proxy_headers_invalid "counter" "ringwire_proxy_headers_invalid_total" "Connections of trusted proxies closed for want of a valid PROXY header.",
     upgrades "counter" "ringwire_upgrades_total" "WebSocket handshakes completed.",
     upgrades_refused "counter" "ringwire_upgrades_refused_total" "WebSocket handshakes answered with an error.",
+    tls_connections "gauge" "ringwire_tls_connections" "Connections within TLS, their handshake done.",
+    tls_shaking "gauge" "ringwire_tls_handshakes_under_way" "TLS handshakes under way.",
+    tls_handshakes "counter" "ringwire_tls_handshakes_total" "TLS handshakes completed.",
+    tls_resumed "counter" "ringwire_tls_resumed_total" "TLS handshakes that resumed an earlier session.",
+    tls_failures "counter" "ringwire_tls_failures_total" "TLS handshakes that failed, by either end.",
+    tls_timeouts "counter" "ringwire_tls_timeouts_total" "TLS handshakes that did not end within tls_ms.",
+    tls_refused "counter" "ringwire_tls_handshakes_refused_total" "Connections cut at max_tls_handshakes.",
+    tls_plain_http "counter" "ringwire_tls_plain_http_total" "Plain HTTP requests on a TLS port.",
+    tls_on_plain_port "counter" "ringwire_tls_on_plain_port_total" "TLS handshakes on a plain port.",
+    tls_bad_records "counter" "ringwire_tls_bad_records_total" "Connections ended because of a TLS record that was not valid.",
+    tls_truncations "counter" "ringwire_tls_truncations_total" "TLS connections that ended without close_notify.",
+    tls_ready "gauge" "ringwire_tls_ready" "Connections whose TLS keys stand ready.",
     http_requests "counter" "ringwire_http_requests_total" "Plain HTTP requests given to the handler.",
     http_errors "counter" "ringwire_http_errors_total" "Requests answered with 4xx or 5xx by the engine itself.",
     streams "gauge" "ringwire_streams" "Open responses that go on: event streams and other bodies.",
@@ -73,6 +85,7 @@ stats! {
     deferred "gauge" "ringwire_requests_deferred" "Requests whose answer was put off and is out.",
     deferred_expired "counter" "ringwire_requests_expired_total" "Requests that nothing answered in time.",
     deferred_abandoned "counter" "ringwire_requests_abandoned_total" "Requests that ended without an answer: the peer or the server went first.",
+    messages_answered "counter" "ringwire_messages_answered_in_place_total" "Messages sent out of the receive buffer in which they came.",
     messages_dropped "counter" "ringwire_messages_dropped_total" "Messages not taken because of max_outbox_bytes.",
     messages_dropped_oldest "counter" "ringwire_messages_dropped_oldest_total" "Messages that made room for later ones (Overflow::DropOldest); they are among those sent.",
     messages_conflated "counter" "ringwire_messages_conflated_total" "Messages that later values replaced (Overflow::Conflate); they are among those sent.",
@@ -173,7 +186,8 @@ impl Traffic {
 /// Values of the label `kind` of messages.
 pub(super) const KINDS: [&str; 2] = ["text", "binary"];
 /// Values of the label `state` of connections.
-pub(super) const STATES: [&str; 6] = ["http", "deferred", "connecting", "open", "stream", "closing"];
+pub(super) const STATES: [&str; 7] =
+    ["http", "deferred", "connecting", "open", "stream", "closing", "securing"];
 /// Values of the label `reason` of closes.
 pub(super) const REASONS: [&str; 8] =
     ["peer", "local", "violation", "timeout", "disconnected", "rate", "shutdown", "memory"];
@@ -191,6 +205,7 @@ const fn state(phase: Phase) -> usize {
         Phase::Open => 3,
         Phase::Stream => 4,
         Phase::Finishing | Phase::Lingering | Phase::Closing => 5,
+        Phase::Securing => 6,
     }
 }
 

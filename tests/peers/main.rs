@@ -1,5 +1,6 @@
 //! Peers that others wrote, against the release binary on both drivers: Node's `ws`, Python's
-//! `websockets`, Chromium on the page, and the Autobahn|Testsuite in both roles.
+//! `websockets`, Chromium on the page, and the Autobahn|Testsuite in both roles; and within TLS (`tls.rs`)
+//! OpenSSL and curl as well.
 //!
 //! `tests/run` sets up what they need and runs these tests; by hand, after `tests/setup`:
 //! `cargo test --all-features --test peers -- --ignored --show-output`. The environment may name the
@@ -44,7 +45,18 @@ on_both_drivers!(
     chromium_on_the_page,
     autobahn_server,
     autobahn_client,
+    node_ws_within_tls,
+    python_websockets_within_tls,
+    chromium_within_tls,
+    openssl_and_curl,
+    autobahn_within_tls,
 );
+
+mod tls;
+use tls::{
+    autobahn_within_tls, chromium_within_tls, node_ws_within_tls, openssl_and_curl,
+    python_websockets_within_tls,
+};
 
 fn node_ws(driver: &str) {
     Serve::start(driver, TALK).talked_to_by(node("tests/peers/node/peer.cjs"));
@@ -71,6 +83,11 @@ fn ringwire_js(driver: &str) {
 }
 
 fn chromium_on_the_page(driver: &str) {
+    chromium(driver, &[]);
+}
+
+/// Runs the checks of the page; what follows the arguments is of TLS.
+fn chromium(driver: &str, more: &[&str]) {
     let screens = root("target/screens");
     std::fs::create_dir_all(&screens).expect("target/screens can be made");
     let chromium = ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(in_path);
@@ -81,14 +98,16 @@ fn chromium_on_the_page(driver: &str) {
         chromium.expect("tests/setup installs Chromium"),
         screens,
     ]);
+    node.args(more);
     assert_succeeds(node, 180);
 }
 
 fn autobahn_server(driver: &str) {
     let all = autobahn_runs_all("server", driver);
     let server = Serve::start(driver, if all { &["--compress"] } else { &[] });
+    let cases = autobahn_cases(all);
     let (host, port) = server.base.trim_start_matches("http://").split_once(':').expect("HOST:PORT");
-    autobahn(all, |cases, outdir| {
+    autobahn(cases, |cases, outdir| {
         let mut suite = Command::new(root("tests/autobahn/server"));
         suite
             .env("AUTOBAHN_JOBS", "2")
@@ -103,7 +122,7 @@ fn autobahn_server(driver: &str) {
 
 fn autobahn_client(driver: &str) {
     let all = autobahn_runs_all("client", driver);
-    autobahn(all, |cases, outdir| {
+    autobahn(autobahn_cases(all), |cases, outdir| {
         // One job listens on this port, the other on the next.
         let free = || TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let next_is_free = |port: &u16| TcpListener::bind(("127.0.0.1", port + 1)).is_ok();
@@ -219,13 +238,13 @@ fn run(command: Command, timeout_s: u32) -> (ExitStatus, String) {
 const AUTOBAHN_SECOND_CHANCES: usize = 3;
 
 /// Runs the suite, by a command that `suite` makes of case patterns and an output folder's suffix.
-fn autobahn(all: bool, suite: impl Fn(&[&str], &str) -> Command) {
+fn autobahn(cases: &[&str], suite: impl Fn(&[&str], &str) -> Command) {
     let suite = |cases: &[&str], suffix: &str| {
         let mut command = suite(cases, suffix);
         command.env("AUTOBAHN_PREFIX", test_env("autobahn"));
         run(command, 1_800)
     };
-    let (status, said) = suite(if all { &["*"] } else { &["-12.*", "-13.*"] }, "");
+    let (status, said) = suite(cases, "");
     let not_ok = |line| {
         ["  FAILED ", "  non-strict ", "  unimpl "]
             .iter()
@@ -241,6 +260,13 @@ fn autobahn(all: bool, suite: impl Fn(&[&str], &str) -> Command) {
     } else {
         assert!(status.success(), "{status} (124 is the time limit)");
     }
+}
+
+/// The cases within TLS, where compression is nothing of its own.
+const AUTOBAHN_WITHIN_TLS: &[&str] = &["1.*", "2.*", "5.*", "7.*"];
+
+fn autobahn_cases(all: bool) -> &'static [&'static str] {
+    if all { &["*"] } else { &["-12.*", "-13.*"] }
 }
 
 /// Whether this driver's tests are not to run. Says so past the capture of test output.

@@ -123,7 +123,17 @@ on_every_driver! {
         let stage = Stage::plain(on);
         let mut witness = stage.open("/");
         refused(&stage, b"nonsense\r\n\r\n", 400);
-        refused(&stage, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400);
+        let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n";
+        if crate::TLS {
+            refused(&stage, hello, 400);
+        } else {
+            // Who speaks TLS is told in TLS: a fatal alert, protocol_version.
+            let mut peer = stage.peer();
+            peer.send(hello);
+            peer.expect(b"\x15\x03\x01\x00\x02\x02\x46");
+            peer.expect_fin();
+            stage.wait_metric("ringwire_tls_on_plain_port_total", 1);
+        }
         refused(&stage, b"GET / HTTP/1.1\r\n\r\n", 400);
         refused(&stage, b"GET / HTTP/1.1\r\nHost: a\r\nbad header\r\n\r\n", 400);
         refused(&stage, b"GET / HTTP/1.1\r\nHost: a\r\n folded: x\r\n\r\n", 400);

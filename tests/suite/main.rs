@@ -4,6 +4,9 @@
 //! [`Service`](service::Service) on a [`Stage`](stage::Stage). Where io_uring is denied its tests fail,
 //! unless `RINGWIRE_SKIP_URING=1` says that this is known.
 
+/// Whether peers speak TLS. Not here: `tests/suite_tls` runs the same bodies within TLS.
+pub const TLS: bool = false;
+
 /// Makes of each body a test on every driver.
 macro_rules! on_every_driver {
     ($($(#[doc = $doc:literal])* fn $name:ident($on:ident) $body:block)+) => {
@@ -25,16 +28,20 @@ macro_rules! on_every_driver {
 
 mod addresses;
 mod admission;
+mod answers;
 mod attacks;
 mod backpressure;
 mod broadcast;
 mod broadcast_soak;
 mod busy_poll;
 mod callbacks;
+#[allow(dead_code, reason = "within TLS more of it is used")]
+mod client_tls;
 mod closing;
 mod deadlines;
 mod deferred;
 mod exhaustion;
+mod far_end;
 mod handshake;
 mod http;
 mod http_soak;
@@ -46,6 +53,7 @@ mod metrics;
 mod orders;
 mod outbound;
 mod overflow;
+#[allow(dead_code, reason = "within TLS more of it is used")]
 mod peer;
 mod proxy;
 mod rates;

@@ -1,5 +1,6 @@
 //! Connections that the service opens itself: the client role.
 
+use crate::far_end::{accept_for, client_frame, request, switch};
 use crate::peer::{ACCEPT, Peer, bare, close};
 use crate::service::Ask;
 use crate::stage::{On, Setup, Stage};
@@ -16,42 +17,6 @@ fn connect(stage: &Stage, to: SocketAddr, path: &str, tag: &str) {
         ..ClientRequest::default()
     };
     stage.ask(Ask::Connect { to, request, tag: tag.to_owned() });
-}
-
-/// The request's head, as the far end gets it.
-fn request(peer: &mut Peer) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.extend(peer.take(1));
-    }
-    String::from_utf8(head).unwrap()
-}
-
-/// The value of `Sec-WebSocket-Accept` for the key in a request.
-fn accept_for(head: &str) -> String {
-    use ringwire::http::{HEADER_SLOT, parse_request};
-    let mut slots = [HEADER_SLOT; 20];
-    let head = parse_request(head.as_bytes(), &mut slots).unwrap();
-    let offer = ringwire::ws::handshake::evaluate(&head, &ringwire::OriginPolicy::Any).unwrap();
-    String::from_utf8(offer.accept_key().to_vec()).unwrap()
-}
-
-fn switch(accept: &str) -> String {
-    format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n\r\n"
-    )
-}
-
-/// The next frame of a client: first byte, mask, payload unmasked.
-fn client_frame(peer: &mut Peer) -> (u8, [u8; 4], Vec<u8>) {
-    let head = peer.take(2);
-    assert!(head[1] & 0x80 != 0, "a client masks");
-    assert!(head[1] & 0x7f < 126, "short frames only, here");
-    let mask: [u8; 4] = peer.take(4).try_into().unwrap();
-    let mut payload = peer.take(usize::from(head[1] & 0x7f));
-    payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
-    (head[0], mask, payload)
 }
 
 on_every_driver! {

@@ -1,5 +1,6 @@
 //! The other end: raw bytes in and out, over a socket or in the simulation.
 
+use crate::client_tls::ClientTls;
 use crate::stage::{PATIENCE, STEP, SharedSim};
 use ringwire::sim::SimPeer;
 use ringwire::ws::{Kind, encode_message};
@@ -63,6 +64,8 @@ pub enum End {
 
 pub struct Peer {
     link: Link,
+    /// Within which this peer speaks.
+    tls: Option<ClientTls>,
     inbox: Vec<u8>,
     end: Option<End>,
 }
@@ -84,7 +87,30 @@ impl Answer {
 
 impl Peer {
     fn new(link: Link) -> Self {
-        Self { link, inbox: Vec::new(), end: None }
+        Self { link, tls: None, inbox: Vec::new(), end: None }
+    }
+
+    /// Speaks TLS from here on, if the whole suite does.
+    pub fn like_the_suite(self) -> Self {
+        if crate::TLS { self.within(ClientTls::default()) } else { self }
+    }
+
+    /// Speaks TLS from here on. The handshake begins with the first bytes sent.
+    pub fn within(mut self, tls: ClientTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Speaks past TLS from here on.
+    pub fn bare(mut self) -> Self {
+        self.tls = None;
+        self
+    }
+
+    /// The TLS within which this peer speaks.
+    #[track_caller]
+    pub fn tls(&mut self) -> &mut ClientTls {
+        self.tls.as_mut().expect("this peer speaks TLS")
     }
 
     pub fn simulated(simulation: &SharedSim) -> Self {
@@ -116,6 +142,32 @@ impl Peer {
     /// Sends. An end that has come already is seen when reading.
     #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
+        let sealed = self.sealed(bytes);
+        self.send_raw(sealed.as_deref().unwrap_or(bytes));
+    }
+
+    /// What goes over the wire for these bytes, where that differs. Makes the handshake first.
+    fn sealed(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        if self.tls.as_ref()?.is_fresh() {
+            self.shake();
+        }
+        self.tls.as_mut().map(|tls| tls.seal(bytes))
+    }
+
+    /// Makes the TLS handshake, or sees the connection end.
+    pub fn shake(&mut self) {
+        while let Some(tls) = &mut self.tls {
+            let (hello, done) = (tls.take_outgoing(), tls.is_done());
+            self.send_raw(&hello);
+            if done || self.end.is_some() || !self.pull(PATIENCE) {
+                return;
+            }
+        }
+    }
+
+    /// Sends past the TLS, if there is any.
+    #[track_caller]
+    pub fn send_raw(&mut self, bytes: &[u8]) {
         match &mut self.link {
             Link::Sim(_, peer) => peer.write(bytes),
             Link::Tcp(stream) => match stream.write_all(bytes) {
@@ -127,8 +179,15 @@ impl Peer {
 
     /// Sends piece by piece, so that each is received by itself.
     pub fn send_pieces<'a>(&mut self, pieces: impl IntoIterator<Item = &'a [u8]>) {
+        let wires: Vec<_> =
+            pieces.into_iter().map(|piece| self.sealed(piece).unwrap_or_else(|| piece.to_vec())).collect();
+        self.send_raw_pieces(wires.iter().map(Vec::as_slice));
+    }
+
+    /// As [`send_pieces`](Self::send_pieces), past TLS.
+    pub fn send_raw_pieces<'a>(&mut self, pieces: impl IntoIterator<Item = &'a [u8]>) {
         for piece in pieces {
-            self.send(piece);
+            self.send_raw(piece);
             match &self.link {
                 Link::Sim(simulation, _) => simulation.borrow_mut().run(),
                 Link::Tcp(_) => std::thread::sleep(Duration::from_millis(1)),
@@ -138,6 +197,7 @@ impl Peer {
 
     /// Sends however long the service takes to receive it, and does not wait for that.
     pub fn send_in_background(&mut self, bytes: Vec<u8>) {
+        let bytes = self.sealed(&bytes).unwrap_or(bytes);
         match &mut self.link {
             Link::Sim(_, peer) => peer.write(&bytes),
             Link::Tcp(stream) => {
@@ -156,7 +216,10 @@ impl Peer {
                 simulation.borrow_mut().run();
                 loop {
                     let bytes = peer.read();
-                    self.inbox.extend_from_slice(&bytes);
+                    match &mut self.tls {
+                        None => self.inbox.extend_from_slice(&bytes),
+                        Some(tls) => peer.write(&tls.open(&bytes, &mut self.inbox)),
+                    }
                     self.end = match (peer.saw_reset(), peer.saw_fin()) {
                         (true, _) => Some(End::Reset),
                         (false, true) => Some(End::Fin),
@@ -177,7 +240,11 @@ impl Peer {
                 let mut chunk = [0; 64 << 10];
                 match stream.read(&mut chunk) {
                     Ok(0) => self.end = Some(End::Fin),
-                    Ok(count) => self.inbox.extend_from_slice(&chunk[..count]),
+                    Ok(count) => match &mut self.tls {
+                        None => self.inbox.extend_from_slice(&chunk[..count]),
+                        // Cannot be sent where the far end has gone, which is seen by reading.
+                        Some(tls) => drop(stream.write_all(&tls.open(&chunk[..count], &mut self.inbox))),
+                    },
                     Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
                     Err(error) if error.kind() == ErrorKind::Interrupted => return self.pull(patience),
                     Err(error) if error.kind() == ErrorKind::ConnectionReset => self.end = Some(End::Reset),
@@ -299,7 +366,11 @@ impl Peer {
     #[track_caller]
     pub fn expect_silence(&mut self, time: Duration) {
         let begin = Instant::now();
-        let came = self.pull(time);
+        let mut came = self.pull(time);
+        while came && self.tls.is_some() && self.inbox.is_empty() && self.end.is_none() {
+            // A ticket, of which nobody hears.
+            came = self.pull(time);
+        }
         let after = begin.elapsed();
         assert!(!came && self.inbox.is_empty(), "{} {:?} after {after:?}", printable(&self.inbox), self.end);
     }
@@ -387,9 +458,14 @@ impl Peer {
         self.send(&close(1000, ""));
         self.expect_close(1000);
         self.expect_fin();
+        assert!(self.tls.is_none_or(|mut tls| tls.is_ended()), "no close_notify");
     }
 
     pub fn half_close(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            let last = tls.end();
+            self.send_raw(&last);
+        }
         match &mut self.link {
             Link::Sim(_, peer) => peer.shutdown_write(),
             // Fails only where the connection is over.
@@ -418,6 +494,9 @@ impl Peer {
 
     /// From now on nothing is taken from the network. A socket does not take anything by itself.
     pub fn stop_reading(&mut self) {
+        if self.tls.as_ref().is_some_and(ClientTls::is_fresh) {
+            self.shake();
+        }
         if let Link::Sim(_, peer) = &mut self.link {
             peer.stop_reading();
         }

@@ -201,6 +201,22 @@ impl Handler for Service {
                 self.notes.write(&visitor.tag, format!("from {}", request.peer_addr()));
                 Upgrade::accept(visitor)
             }
+            #[cfg(feature = "tls")]
+            "/tls" => {
+                let told = request.tls().map_or("no TLS".to_owned(), |tls| {
+                    let alpn = tls.alpn().map(|alpn| String::from_utf8_lossy(alpn).into_owned());
+                    let certificates = tls.peer_certificates().count();
+                    format!(
+                        "{:?} for {:?} by {:?}, resumed: {}, certificates: {certificates}",
+                        tls.version(),
+                        tls.server_name(),
+                        alpn,
+                        tls.is_resumed()
+                    )
+                });
+                self.notes.write(&visitor.tag, told);
+                Upgrade::accept(visitor)
+            }
             "/set-cookie" => Upgrade::accept(visitor).try_header("Set-Cookie", "seen=1").unwrap(),
             _ => Upgrade::accept(visitor),
         }
@@ -244,6 +260,15 @@ impl Handler for Service {
                 conn.send(message);
                 conn.send_binary(&bytes[1..]);
                 conn.send_text("after");
+            }
+            "/twice" => {
+                conn.send(message);
+                conn.send_text("and more");
+                assert!(matches!(conn.send(message), SendResult::Sent | SendResult::Queued));
+            }
+            "/echo-and-close" => {
+                conn.send(message);
+                conn.close(CloseCode(4003), "that was it");
             }
             "/log" => self.notes.write(&conn.state().tag, format!("{message:?}")),
             "/close-at-message" => conn.close(CloseCode::NORMAL, ""),

@@ -126,8 +126,8 @@ impl Talker {
         self.serial += 1;
         let mut payload = format!("{mark}{}.{} ", self.number, self.serial).into_bytes();
         let more = match rng.below(20) {
-            0 => rng.below(9_000),
-            1..4 => rng.below(400),
+            0 | 1 => rng.below(12_000),
+            2..5 => rng.below(400),
             _ => rng.below(30),
         };
         payload.extend((0..more).map(|at| b'a' + (at % 26) as u8));
@@ -332,6 +332,8 @@ struct Tally {
     struck: [AtomicU64; Fault::ALL.len()],
     opened: AtomicU64,
     heard: AtomicU64,
+    /// Sent out of the receive buffer.
+    answered: AtomicU64,
     ended: [AtomicU64; ENDS.len()],
 }
 
@@ -360,6 +362,7 @@ impl Tally {
         for (counter, fault) in self.struck.iter().zip(Fault::ALL) {
             assert!(fault == Fault::ConnectFailure || read(counter) > 0, "{fault:?} never struck");
         }
+        assert!(read(&self.answered) > seeds / 20, "{self:?}");
         assert!(read(&self.opened) > seeds && read(&self.heard) > 5 * seeds, "{self:?}");
         for (counter, end) in self.ended.iter().zip(ENDS) {
             assert!(read(counter) > seeds / 100, "{end}: {self:?}");
@@ -377,7 +380,8 @@ fn conversation(seed: u64, tally: &Tally) {
     let limits = Limits {
         max_connections: 12,
         receive_buffers: 8,
-        receive_buffer_bytes: 2_048,
+        // In the larger ones whole messages lie, which are answered out of them.
+        receive_buffer_bytes: if seed.is_multiple_of(3) { 16_384 } else { 2_048 },
         max_receive_bytes_per_turn: 8_192,
         pause_receive_bytes: rng.between(500, 20_000) as u32,
         ..Limits::default()
@@ -446,6 +450,12 @@ fn conversation(seed: u64, tally: &Tally) {
         assert_eq!(record.opened as usize, record.closed.len(), "{record:?}");
     }
     tally.add(&net, &records.borrow());
+    let mut metrics = String::new();
+    simulation.remote().write_metrics(&mut metrics);
+    let answered =
+        metrics.lines().find_map(|line| line.strip_prefix("ringwire_messages_answered_in_place_total{"));
+    let answered = answered.and_then(|line| line.rsplit(' ').next()).unwrap().parse().unwrap();
+    tally.answered.fetch_add(answered, Ordering::Relaxed);
 }
 
 pub fn number(name: &str) -> Option<u64> {

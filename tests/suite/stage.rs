@@ -5,7 +5,7 @@ use crate::service::{Ask, Notes, Service};
 use ringwire::sim::{Faults, SimListener, Simulation};
 use ringwire::{
     Admission, BusyPoll, ConnId, Deadlines, DrainProgress, DriverChoice, Limits, ListenAddr, OriginPolicy,
-    Rates, Remote, Server, ServerError, ServerHandle,
+    Rates, Remote, Server, ServerBuilder, ServerError, ServerHandle,
 };
 use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener};
@@ -47,6 +47,9 @@ pub struct Setup {
     pub shards: usize,
     /// Not of the simulation, whose clock does not move by itself.
     pub busy_poll: BusyPoll,
+    /// What the service listens with; nothing on a plain port.
+    #[cfg(feature = "tls")]
+    pub tls: Option<ringwire::TlsConfig>,
     /// Of the simulation.
     pub faults: Faults,
     pub seed: u64,
@@ -62,9 +65,21 @@ impl Default for Setup {
             rates: Rates::default(),
             shards: 1,
             busy_poll: BusyPoll { window_us: 0, ..BusyPoll::default() },
+            #[cfg(feature = "tls")]
+            tls: crate::TLS.then(crate::client_tls::server_config),
             faults: Faults::calm(),
             seed: 1,
         }
+    }
+}
+
+impl Setup {
+    fn listening(&self, addr: ListenAddr) -> ServerBuilder {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return Server::builder().listen_tls(addr, tls.clone());
+        }
+        Server::builder().listen(addr)
     }
 }
 
@@ -100,8 +115,8 @@ impl Stage {
             On::Epoll => DriverChoice::Epoll,
         };
         let listen: ListenAddr = "127.0.0.1:0".parse().unwrap();
-        let server = Server::builder()
-            .listen(listen)
+        let server = setup
+            .listening(listen)
             .driver(driver)
             .shards(setup.shards)
             .cores([])
@@ -134,8 +149,13 @@ impl Stage {
             .deadlines(setup.deadlines)
             .origin(setup.origin)
             .admission(setup.admission)
-            .rates(setup.rates)
-            .build(|info| Service::new(info, notes.clone()));
+            .rates(setup.rates);
+        #[cfg(feature = "tls")]
+        let simulation = match setup.tls {
+            Some(tls) => simulation.listen_tls(tls),
+            None => simulation,
+        };
+        let simulation = simulation.build(|info| Service::new(info, notes.clone()));
         let remote = simulation.remote();
         Self { world: World::Sim(Rc::new(RefCell::new(simulation))), notes, remote, shards: 1 }
     }
@@ -159,16 +179,16 @@ impl Stage {
     /// Connects; nothing is sent yet.
     pub fn peer(&self) -> Peer {
         match &self.world {
-            World::Sim(simulation) => Peer::simulated(simulation),
-            World::Real { addr, .. } => Peer::tcp(*addr),
+            World::Sim(simulation) => Peer::simulated(simulation).like_the_suite(),
+            World::Real { addr, .. } => Peer::tcp(*addr).like_the_suite(),
         }
     }
 
     /// A peer whose host takes few bytes that it does not read.
     pub fn narrow_peer(&self) -> Peer {
         match &self.world {
-            World::Sim(simulation) => Peer::simulated(simulation),
-            World::Real { addr, .. } => Peer::narrow_tcp(*addr),
+            World::Sim(simulation) => Peer::simulated(simulation).like_the_suite(),
+            World::Real { addr, .. } => Peer::narrow_tcp(*addr).like_the_suite(),
         }
     }
 

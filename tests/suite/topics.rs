@@ -344,7 +344,7 @@ on_every_driver! {
         heard.pop();
         assert!(heard.is_empty() || heard == [b"heard"], "{heard:?}");
         drop(peer);
-        stage.wait_metric("ringwire_subscriptions", 0);
+        stage.wait_metric("ringwire_websockets", 0);
         stage.remote.subscribe(id, "t", Subscribe::new()).unwrap();
         stage.wait_metric("ringwire_mailbox_stale_total", 1);
     }

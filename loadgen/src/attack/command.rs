@@ -60,7 +60,7 @@ pub fn attack(args: &AttackArgs) -> Result<ExitCode, String> {
         return Ok(ExitCode::SUCCESS);
     }
     let url = args.url.clone().unwrap_or_default();
-    let target = Target::resolve(&url, false)?;
+    let target = Target::resolve_plain(&url)?;
     if let Some(pid) = args.pid.filter(|pid| CpuTime::of(&pid.to_string()).is_none()) {
         return Err(format!("--pid {pid}: there is no such process"));
     }
@@ -105,7 +105,7 @@ pub fn quick(url: &str) -> Result<Load, String> {
         connections: 100,
         pid: None,
     };
-    let attack = super::run(&Target::resolve(url, false)?, &options, &mut |_| {})?;
+    let attack = super::run(&Target::resolve_plain(url)?, &options, &mut |_| {})?;
     Ok(load(url, &options, attack))
 }
 

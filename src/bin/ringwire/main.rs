@@ -10,6 +10,11 @@ mod demo;
 mod doctor;
 mod serve;
 mod site;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "tls_off.rs"]
+mod tls;
 mod topics;
 
 use clap::{Parser, Subcommand};
@@ -29,14 +34,14 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run an echo server: WebSockets at /echo, a page at /, /healthz, /metrics and /info.
-    Serve(serve::Options),
+    Serve(Box<serve::Options>),
     /// Tell what this kernel and CPU offer, which driver would run, and what to change to get more.
     Doctor(doctor::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Serve(options) => serve::run(options),
+        Command::Serve(options) => serve::run(*options),
         Command::Doctor(options) => doctor::run(&options),
     };
     match done {

@@ -6,13 +6,14 @@ use crate::board::Board;
 use crate::bounds::Bounds;
 use crate::demo;
 use crate::site::{Site, info};
+use crate::tls::{self, TlsOptions};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use ringwire::{
     BusyPoll, Compression, Deadlines, DeflateConfig, DriverChoice, Limits, ListenAddr, Server, ServerBuilder,
     ServerHandle, ShardInfo, available_cores, simd,
 };
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::error::Error;
 use std::io::{self, Write as _};
@@ -80,6 +81,8 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     busy_poll_us: u32,
 
+    #[command(flatten)]
+    tls: TlsOptions,
     /// Lets who sends `Authorization: Bearer TOKEN` publish by POST /topics/NAME; without it nobody can.
     #[arg(long, value_name = "TOKEN", env = "RINGWIRE_PUBLISH_TOKEN", hide_env_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     publish_token: Option<String>,
@@ -103,22 +106,34 @@ enum Driver {
 }
 
 /// Runs the server until a signal has drained it.
-pub fn run(options: Options) -> Result<(), Box<dyn Error>> {
+pub fn run(mut options: Options) -> Result<(), Box<dyn Error>> {
     if let Err(error) = simd::forced() {
         eprintln!("ringwire: warning: RINGWIRE_SIMD is ignored: {error}; running {}", simd::level());
     }
     let prefers_uring = matches!(options.driver, Driver::Auto);
     let publish_token: Option<Arc<str>> = options.publish_token.as_deref().map(Into::into);
-    let server = builder(options)?.bind()?;
+    let Options { tls, listen, .. } = &mut options;
+    let tls = std::mem::take(tls).config(listen)?;
+    let addrs = std::mem::take(listen);
+    let mut builder = builder(options)?;
+    for addr in addrs {
+        builder = match &tls {
+            #[cfg(feature = "tls")]
+            Some(tls) => builder.listen_tls(addr, tls.clone()),
+            _ => builder.listen(addr),
+        };
+    }
+    let server = builder.bind()?;
     let fallback = prefers_uring && server.driver() != "uring";
     if fallback {
         eprintln!("ringwire: warning: {}", server.driver_reason());
     }
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let forced = Arc::new(AtomicI32::new(0));
-    end_on_signals(server.handle(), forced.clone())?;
+    obey_signals(server.handle(), forced.clone(), tls.map(|tls| move || tls::reload(&tls)))?;
     let remote = server.remote();
     let info = Bytes::from(info(&server, fallback));
-    let opening = Opening::of(&server);
+    let opening = Opening::of(&server, scheme);
     let board = Arc::new(Board::new(remote.clone()));
     demo::start(board.clone())?;
     server.run(|shard| {
@@ -159,9 +174,6 @@ fn builder(options: Options) -> Result<ServerBuilder, Box<dyn Error>> {
     if options.busy_poll_us > 0 {
         builder = builder.busy_poll(BusyPoll { window_us: options.busy_poll_us, ..BusyPoll::default() });
     }
-    for addr in options.listen {
-        builder = builder.listen(addr);
-    }
     if let Some(shards) = options.shards {
         builder = builder.shards(shards.into());
     }
@@ -182,20 +194,34 @@ fn builder(options: Options) -> Result<ServerBuilder, Box<dyn Error>> {
 const CLEAN_UP: Duration = Duration::from_millis(500);
 
 /// The first SIGINT or SIGTERM drains the server, a second one cuts its connections: its number is in
-/// `forced` then. Should even that hang, the process ends where it stands.
-fn end_on_signals(handle: ServerHandle, forced: Arc<AtomicI32>) -> io::Result<()> {
+/// `forced` then. Should even that hang, the process ends where it stands. SIGHUP reloads, where there is
+/// something to.
+fn obey_signals(
+    handle: ServerHandle,
+    forced: Arc<AtomicI32>,
+    reload: Option<impl Fn() + Send + 'static>,
+) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    if reload.is_some() {
+        signals.add_signal(SIGHUP)?;
+    }
     let wait = move || {
-        let mut signals = signals.forever();
-        if signals.next().is_some() {
-            eprintln!("ringwire: draining; a second signal stops at once");
-            handle.shutdown();
-        }
-        if let Some(signal) = signals.next() {
-            forced.store(signal, Ordering::SeqCst);
-            handle.stop();
-            thread::sleep(CLEAN_UP);
-            std::process::exit(128 + signal);
+        let mut drains = false;
+        for signal in signals.forever() {
+            match (signal, &reload) {
+                (SIGHUP, Some(reload)) => reload(),
+                (signal, _) if drains => {
+                    forced.store(signal, Ordering::SeqCst);
+                    handle.stop();
+                    thread::sleep(CLEAN_UP);
+                    std::process::exit(128 + signal);
+                }
+                _ => {
+                    eprintln!("ringwire: draining; a second signal stops at once");
+                    handle.shutdown();
+                    drains = true;
+                }
+            }
         }
     };
     thread::Builder::new().name("signals".into()).spawn(wait)?;
@@ -211,9 +237,9 @@ struct Opening {
 }
 
 impl Opening {
-    fn of(server: &Server) -> Self {
+    fn of(server: &Server, scheme: &str) -> Self {
         let url = |addr: &ListenAddr| match addr {
-            ListenAddr::Tcp(addr) => format!("http://{addr}"),
+            ListenAddr::Tcp(addr) => format!("{scheme}://{addr}"),
             unix @ ListenAddr::Unix(_) => unix.to_string(),
         };
         Self {

@@ -29,6 +29,7 @@ impl Driver for Scripted {
     fn send(&mut self, _: Token, buf: SendBuf) {
         self.sent.push(buf);
     }
+    fn send_lease(&mut self, _: Token, _: Lease) {}
     fn waker(&self) -> Waker {
         unreachable!("not asked for")
     }

@@ -308,6 +308,10 @@ impl Epoll {
         self.outcomes.push_back(Event::Sent { token, buf: sending.buf, result });
     }
 
+    fn lease_sent(&mut self, token: Token, result: io::Result<()>) {
+        self.outcomes.push_back(Event::Sent { token, buf: SendBuf::EMPTY, result });
+    }
+
     fn connect_ready(&mut self, index: u32) -> Option<Event<EpollSocket>> {
         let connecting = self.connects.try_remove(index as usize)?;
         let result = sys::take_error(connecting.fd.as_fd()).and_then(|()| {
@@ -321,11 +325,13 @@ impl Epoll {
         if !self.accepting {
             return None;
         }
-        for listening in &mut self.listeners {
+        for (listener, listening) in (0..).zip(&mut self.listeners) {
             while listening.accepts_left > 0 {
                 listening.accepts_left -= 1;
                 match sys::accept(listening.listener.as_fd()) {
-                    Ok((fd, peer)) => return Some(Event::Accepted { socket: EpollSocket(fd), peer }),
+                    Ok((fd, peer)) => {
+                        return Some(Event::Accepted { socket: EpollSocket(fd), peer, listener });
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => listening.accepts_left = 0,
                     Err(error) if accept_is_exhausted(&error) => {
                         self.pause_accept();
@@ -392,6 +398,10 @@ impl Epoll {
 
 const CONNECTION_EVENTS: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
 
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
 /// Out of descriptors or memory: accepting again at once would only fail again.
 pub(super) fn accept_is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
@@ -455,7 +465,7 @@ impl Driver for Epoll {
     }
 
     fn bytes(&mut self, lease: &Lease) -> &mut [u8] {
-        &mut self.buffers.bytes(lease.buffer as u16)[..lease.len as usize]
+        &mut self.buffers.bytes(lease.buffer as u16)[lease.offset as usize..][..lease.len as usize]
     }
 
     fn release(&mut self, lease: Lease) {
@@ -495,6 +505,25 @@ impl Driver for Epoll {
         debug_assert!(!buf.as_slice().is_empty(), "nothing to send");
         port.send = self.sends.insert(Sending { buf, sent: 0 }) as u32;
         self.write(token);
+    }
+
+    fn send_lease(&mut self, token: Token, lease: Lease) {
+        let fd = self.port(token).map(|port| port.fd);
+        debug_assert!(fd.is_none() || self.ports[token.slot as usize].send == NONE, "a send is in flight");
+        let bytes = self.bytes(&lease);
+        let result = match fd.map(|fd| sys::send(fd, bytes)) {
+            None => Err(io::ErrorKind::NotConnected.into()),
+            Some(Ok(taken)) if taken < bytes.len() => Ok(Some(bytes[taken..].to_vec())),
+            Some(Ok(_)) => Ok(None),
+            Some(Err(error)) if is_transient(&error) => Ok(Some(bytes.to_vec())),
+            Some(Err(error)) => Err(error),
+        };
+        self.release(lease);
+        match result {
+            Ok(Some(rest)) => self.send(token, SendBuf::Owned(rest)),
+            Ok(None) => self.lease_sent(token, Ok(())),
+            Err(error) => self.lease_sent(token, Err(error)),
+        }
     }
 
     fn pause(&mut self, token: Token) {

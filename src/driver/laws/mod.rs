@@ -6,6 +6,7 @@
 mod data;
 mod denied;
 mod ends;
+mod leases;
 mod limits;
 mod outbound;
 mod soak;
@@ -160,7 +161,7 @@ impl<D: Make> World<D> {
 
     fn note(&mut self, event: Event<D::Socket>) {
         match event {
-            Event::Accepted { socket, peer } => {
+            Event::Accepted { socket, peer, .. } => {
                 self.peers.push(peer);
                 self.attach(socket);
             }

@@ -85,6 +85,18 @@ fn step<D: Make>(world: &mut World<D>, peers: &mut Vec<Peer>, noise: &mut Noise)
                 send(&mut world.driver, token, SendBuf::Owned(buf));
             }
         }
+        28 if !world.held.is_empty() && !world.of(token).sending => {
+            // Whoever it came from: what stands there is what this one is owed.
+            let at = dice(world.held.len());
+            let lease = world.held.swap_remove(at);
+            let front = dice(lease.len());
+            let lease = lease.without_front(front);
+            let bytes = piece(token, peer.asked, lease.len());
+            peer.asked += bytes.len();
+            world.driver.bytes(&lease).copy_from_slice(&bytes);
+            world.of(token).sending = true;
+            world.driver.send_lease(token, lease);
+        }
         28..31 => world.driver.pause(token),
         31..35 => world.driver.resume(token),
         35 => world.hold = true,

@@ -136,6 +136,36 @@ impl Sim {
         hit.then_some(slot)
     }
 
+    /// What every send begins with. A lease, of which `buf` is a copy, is kept until the first try.
+    fn begin_send(&mut self, token: Token, buf: SendBuf, lease: Option<Lease>) {
+        assert!(!buf.as_slice().is_empty(), "an empty send on {token:?}");
+        if let Some(port) = self.ports.get(token.slot as usize) {
+            let hit = port.generation == Some(token.generation);
+            assert!(!(hit && port.send_in_flight), "a send on {token:?} before the last one's Sent");
+        }
+        let Some(slot) = self.open_slot(token) else {
+            let result = Err(io::Error::from(io::ErrorKind::NotConnected));
+            self.not_sent(token, buf, lease, result);
+            return;
+        };
+        let port = &mut self.ports[slot];
+        port.send_in_flight = true;
+        if port.shut_down {
+            let result = Err(io::Error::from_raw_os_error(libc::EPIPE));
+            self.not_sent(token, buf, lease, result);
+            return;
+        }
+        port.sending = Some(Sending { buf, written: 0, pieces: 0, done_at_ns: None, lease });
+        self.world.borrow_mut().mark_ready(port.wire);
+    }
+
+    fn not_sent(&mut self, token: Token, buf: SendBuf, lease: Option<Lease>, result: io::Result<()>) {
+        if let Some(lease) = lease {
+            self.release(lease);
+        }
+        self.events.push_back(Event::Sent { token, buf, result });
+    }
+
     pub(super) fn set_accepting(&mut self, world: &mut World, accepting: Accepting) {
         if self.accepting != Accepting::Closed {
             self.accepting = accepting;
@@ -249,25 +279,12 @@ impl Driver for Sim {
     }
 
     fn send(&mut self, token: Token, buf: SendBuf) {
-        assert!(!buf.as_slice().is_empty(), "an empty send on {token:?}");
-        if let Some(port) = self.ports.get(token.slot as usize) {
-            let hit = port.generation == Some(token.generation);
-            assert!(!(hit && port.send_in_flight), "a send on {token:?} before the last one's Sent");
-        }
-        let Some(slot) = self.open_slot(token) else {
-            let result = Err(io::Error::from(io::ErrorKind::NotConnected));
-            self.events.push_back(Event::Sent { token, buf, result });
-            return;
-        };
-        let port = &mut self.ports[slot];
-        port.send_in_flight = true;
-        if port.shut_down {
-            let result = Err(io::Error::from_raw_os_error(libc::EPIPE));
-            self.events.push_back(Event::Sent { token, buf, result });
-            return;
-        }
-        port.sending = Some(Sending { buf, written: 0, pieces: 0, done_at_ns: None });
-        self.world.borrow_mut().mark_ready(port.wire);
+        self.begin_send(token, buf, None);
+    }
+
+    fn send_lease(&mut self, token: Token, lease: Lease) {
+        let bytes = self.bytes(&lease).to_vec();
+        self.begin_send(token, SendBuf::Owned(bytes), Some(lease));
     }
 
     fn pause(&mut self, token: Token) {

@@ -3,7 +3,7 @@
 //! Plain state. The contract is law 4: a port is free again only when its `Closed` has been taken.
 
 use super::wire::WireId;
-use crate::driver::{SendBuf, Token};
+use crate::driver::{Lease, SendBuf, Token};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PortState {
@@ -17,6 +17,8 @@ pub(super) enum PortState {
 #[derive(Debug)]
 pub(super) struct Sending {
     pub(super) buf: SendBuf,
+    /// Held until the first try, and by then only read from.
+    pub(super) lease: Option<Lease>,
     pub(super) written: usize,
     pub(super) pieces: u32,
     /// When the outcome comes, once all bytes are taken.

@@ -62,7 +62,7 @@ impl Sim {
             if let Some(wire) = world.backlog.pop_front() {
                 world.note(Some(wire), "accepted", 0);
                 let peer: PeerAddr = world.wires[wire as usize].addr;
-                self.events.push_back(Event::Accepted { socket: self.socket(wire), peer });
+                self.events.push_back(Event::Accepted { socket: self.socket(wire), peer, listener: 0 });
             }
         }
     }
@@ -144,6 +144,7 @@ impl Sim {
         let rest = &sending.buf.as_slice()[sending.written..];
         let fits = room.min(rest.len());
         if fits == 0 {
+            self.end_lending(slot);
             return; // Looked at again when the peer reads.
         }
         let short = fits > 1 && world.strikes(Fault::ShortWrite, Some(id));
@@ -160,16 +161,27 @@ impl Sim {
             world.look_later(id, lag);
         } else if all {
             self.finish_send(world, slot, Ok(()));
-        } else if short {
-            let lag = world.lag_ns();
-            world.look_later(id, lag);
+        } else {
+            self.end_lending(slot);
+            if short {
+                let lag = world.lag_ns();
+                world.look_later(id, lag);
+            }
+        }
+    }
+
+    /// A lease is tried once: what it had is in the copy.
+    fn end_lending(&mut self, slot: usize) {
+        if let Some(lease) = self.ports[slot].sending.as_mut().and_then(|sending| sending.lease.take()) {
+            self.give_back(lease);
         }
     }
 
     fn finish_send(&mut self, world: &mut World, slot: usize, result: io::Result<()>) {
+        self.end_lending(slot);
         let port = &mut self.ports[slot];
         let token = port.token(slot as u32);
-        if let Some(Sending { buf, written, pieces, done_at_ns }) = port.sending.take() {
+        if let Some(Sending { buf, written, pieces, done_at_ns, .. }) = port.sending.take() {
             self.stats.short_writes += u64::from(pieces.saturating_sub(1));
             // All bytes were taken: it cannot fail any more.
             let result = if done_at_ns.is_some() { Ok(()) } else { result };

@@ -126,6 +126,11 @@ impl Accepts {
     }
 }
 
+/// The place of the listener that a key's request accepts on.
+pub(super) fn listener(key: u32) -> u32 {
+    key / ACCEPTS as u32
+}
+
 fn token(key: usize) -> Token {
     Token { slot: key as u32, generation: 0 }
 }

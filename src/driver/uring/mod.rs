@@ -12,6 +12,7 @@ mod buffers;
 mod direct;
 mod port;
 mod ring;
+mod sends;
 #[cfg(test)]
 mod tests;
 pub(super) mod trial;
@@ -27,6 +28,7 @@ use self::direct::Directs;
 pub use self::port::UringSocket;
 use self::port::*;
 use self::ring::{Completion, Ring, Target};
+use self::sends::Source;
 use super::listen::Listener;
 use super::tag::{self, pack, unpack};
 use super::{Driver, DriverConfig, DriverStats, Event, Lease, SendBuf, Token, WakeTarget, Waker, sys};
@@ -78,6 +80,8 @@ pub struct Uring {
     receiving: u32,
     /// An end was asked for that may wait for an unreported send: the next turn does not sleep.
     hurries: bool,
+    /// Leases are being sent: their buffers come back with the next turn.
+    lends: bool,
     share_unit_bytes: u32,
     waker: Arc<WakeTarget>,
     turn: u8,
@@ -118,6 +122,7 @@ impl Uring {
             outcomes: VecDeque::new(),
             receiving: 0,
             hurries: false,
+            lends: false,
             share_unit_bytes: (config.max_receive_bytes_per_turn / u32::from(SHARE_UNITS)).max(1),
             waker,
             turn: 0,
@@ -354,13 +359,21 @@ impl Uring {
     fn start_send(&mut self, token: Token, buf: SendBuf, push: fn(&mut Ring, Target, u32, u64)) {
         debug_assert!(!buf.as_slice().is_empty(), "nothing to send");
         if self.live(token).is_none() {
-            let result = Err(io::ErrorKind::NotConnected.into());
-            self.outcomes.push_back(Event::Sent { token, buf, result });
-            return;
+            return self.send_missed(token, buf);
         }
+        let key = self.ring.insert_send(Source::Buf(buf));
+        self.push_send(token, key, push);
+    }
+
+    fn send_missed(&mut self, token: Token, buf: SendBuf) {
+        let result = Err(io::ErrorKind::NotConnected.into());
+        self.outcomes.push_back(Event::Sent { token, buf, result });
+    }
+
+    fn push_send(&mut self, token: Token, key: u32, push: fn(&mut Ring, Target, u32, u64)) {
         let port = &mut self.ports[token.slot as usize];
         debug_assert!(port.send == NONE, "a send is in flight");
-        port.send = self.ring.insert_send(buf);
+        port.send = key;
         port.in_flight += 1;
         push(&mut self.ring, port.target(), port.send, pack(SEND, token));
     }
@@ -409,7 +422,9 @@ impl Uring {
     fn accept_completed(&mut self, key: u32, result: i32) -> Option<Event<UringSocket>> {
         match self.accepts.completed(&mut self.ring, &mut self.directs, key, result) {
             Ok(None) => None,
-            Ok(Some((socket, peer))) => Some(Event::Accepted { socket, peer }),
+            Ok(Some((socket, peer))) => {
+                Some(Event::Accepted { socket, peer, listener: accept::listener(key) })
+            }
             Err(error) => Some(Event::AcceptFailed(error)),
         }
     }
@@ -478,7 +493,8 @@ impl Driver for Uring {
         self.ring.buffers().turn();
         self.close_orphans();
         self.accepts.arm(&mut self.ring, &mut self.directs);
-        let hungry = self.feed_starved();
+        // Who waits for a buffer does not wait for another event: the end of those sends may be none.
+        let hungry = self.feed_starved() || (std::mem::take(&mut self.lends) && !self.starved.is_empty());
         for event in &self.deferred {
             if let Event::Received { token, .. } | Event::Eof(token) | Event::Failed { token, .. } = event {
                 self.ports[token.slot as usize].flags &= !DEFERRED;
@@ -555,6 +571,16 @@ impl Driver for Uring {
     fn send_unawaited(&mut self, token: Token, buf: SendBuf) {
         let small = buf.as_slice().len() <= UNREPORTED_BYTES;
         self.start_send(token, buf, if small { Ring::push_send_unreported } else { Ring::push_send });
+    }
+
+    fn send_lease(&mut self, token: Token, lease: Lease) {
+        if self.live(token).is_none() {
+            self.release(lease);
+            return self.send_missed(token, SendBuf::EMPTY);
+        }
+        self.lends = true;
+        let key = self.ring.insert_send(Source::Lease(lease));
+        self.push_send(token, key, Ring::push_send_unreported);
     }
 
     fn pause(&mut self, token: Token) {

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use super::buffers::{Buffers, INCREMENTAL};
 use super::port::UringSocket;
+use super::sends::{Sending, Source, Unreported};
 use crate::driver::sys::{self, RawAddr};
 use crate::driver::{PeerAddr, SendBuf};
 
@@ -97,22 +98,6 @@ impl Completion {
     pub(super) fn buffer(&self) -> Option<(u16, bool)> {
         cqueue::buffer_select(self.flags).map(|index| (index, cqueue::buffer_more(self.flags)))
     }
-}
-
-struct Sending {
-    buf: SendBuf,
-    sent: usize,
-    in_flight: bool,
-    /// Its [`Unreported::place`], if it is one of these and has not failed.
-    unreported: u64,
-}
-
-/// A send of which the kernel reports only the failure.
-struct Unreported {
-    /// How many submissions had been pushed with it; never 0.
-    place: u64,
-    key: u32,
-    tag: u64,
 }
 
 struct Accepting {
@@ -437,13 +422,16 @@ impl Ring {
         self.push(entry, tag);
     }
 
-    /// Takes a buffer to be sent: its key.
-    pub(super) fn insert_send(&mut self, buf: SendBuf) -> u32 {
-        self.lent.sends.insert(Sending { buf, sent: 0, in_flight: false, unreported: 0 }) as u32
+    /// Takes what is to be sent: its key. A lease is for [`Self::push_send_unreported`].
+    pub(super) fn insert_send(&mut self, source: Source) -> u32 {
+        self.lent.sends.insert(Sending::new(source)) as u32
     }
 
-    /// Sends the rest of a buffer. The kernel retries short writes itself (`MSG_WAITALL`, 5.19).
+    /// Sends the rest of a buffer, or of a lease's copy: this may take as long as the peer likes. The kernel
+    /// retries short writes itself (`MSG_WAITALL`, 5.19).
     pub(super) fn push_send(&mut self, target: Target, key: u32, tag: u64) {
+        let lent = &mut *self.lent;
+        lent.sends[key as usize].leave_lease(&mut lent.buffers);
         let entry = self.send_entry(target, key, libc::MSG_WAITALL);
         self.push(entry, tag);
     }
@@ -461,10 +449,11 @@ impl Ring {
     }
 
     fn send_entry(&mut self, target: Target, key: u32, flags: i32) -> Entry {
-        let sending = &mut self.lent.sends[key as usize];
+        let lent = &mut *self.lent;
+        let sending = &mut lent.sends[key as usize];
         assert!(!sending.in_flight, "a send is in flight");
         sending.in_flight = true;
-        let rest = &sending.buf.as_slice()[sending.sent..];
+        let rest = sending.rest(&mut lent.buffers);
         let len = rest.len().min(MAX_SEND_BYTES) as u32;
         let send = opcode::Send::new(target.number(), rest.as_ptr(), len);
         send.flags(flags | libc::MSG_NOSIGNAL).build().flags(target.flags())
@@ -479,7 +468,7 @@ impl Ring {
             let sending = self.lent.sends.get(key as usize);
             if let Some(sending) = sending.filter(|sending| sending.unreported == place) {
                 self.in_flight -= 1;
-                return Some((tag, (sending.buf.as_slice().len() - sending.sent) as i32));
+                return Some((tag, sending.left() as i32));
             }
         }
         None
@@ -489,15 +478,14 @@ impl Ring {
     pub(super) fn send_completed(&mut self, key: u32, len: usize) -> bool {
         let sending = &mut self.lent.sends[key as usize];
         sending.in_flight = false;
-        sending.sent += len;
-        sending.sent >= sending.buf.as_slice().len()
+        sending.took(len);
+        sending.left() == 0
     }
 
-    /// Gives a buffer back.
+    /// Gives a buffer back; a lease goes back to the receive buffers.
     pub(super) fn take_send(&mut self, key: u32) -> SendBuf {
-        let sending = self.lent.sends.remove(key as usize);
-        assert!(!sending.in_flight, "the kernel still reads it");
-        sending.buf
+        let lent = &mut *self.lent;
+        lent.sends.remove(key as usize).end(&mut lent.buffers)
     }
 
     /// A place to accept into: its key, counted from 0.

@@ -1,6 +1,6 @@
 // Headless Chromium on the page of `ringwire serve`.
 //
-//   node page.cjs RINGWIRE DRIVER CHROMIUM SCREENSHOT_DIR
+//   node page.cjs RINGWIRE DRIVER CHROMIUM SCREENSHOT_DIR [tls]
 //
 // Starts and restarts the server itself. Leaves SCREENSHOT_DIR/page-DRIVER.png (and -dark, -narrow).
 'use strict';
@@ -14,7 +14,7 @@ const readline = require('node:readline');
 const { chromium } = require('playwright-core');
 const { check, run, within } = require('../checks.cjs');
 
-const [ringwire, driver, executablePath, screenshots] = process.argv.slice(2);
+const [ringwire, driver, executablePath, screenshots, tls] = process.argv.slice(2);
 let server;
 let browser;
 let page;
@@ -22,13 +22,14 @@ const complaints = [];
 
 /// Starts the server; resolves to its base URL when it listens.
 async function start(port) {
-  server = spawn(ringwire, ['serve', '--driver', driver, '--listen', `127.0.0.1:${port}`], {
+  const more = tls ? ['--tls'] : [];
+  server = spawn(ringwire, ['serve', '--driver', driver, '--listen', `127.0.0.1:${port}`, ...more], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let said = '';
   server.stderr.on('data', (data) => { said += data; });
   for await (const line of readline.createInterface({ input: server.stdout })) {
-    const listening = line.match(/listening on (http:\/\/\S+)/);
+    const listening = line.match(/listening on (https?:\/\/\S+)/);
     if (listening) return listening[1];
   }
   throw new Error(`the server did not start: ${said}`);
@@ -51,7 +52,9 @@ check('the page connects and names the driver', async () => {
     executablePath,
     args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking'],
   });
-  page = await browser.newPage({ viewport: { width: 1200, height: 900 } });
+  // The certificate is made on the spot.
+  const options = { viewport: { width: 1200, height: 900 }, ignoreHTTPSErrors: Boolean(tls) };
+  page = await browser.newPage(options);
   page.on('pageerror', (error) => complaints.push(String(error)));
   page.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
   await page.goto(base);
@@ -199,7 +202,7 @@ check("another origin's page gets 403", async () => {
     response.end('<!doctype html><title>elsewhere</title>');
   });
   await once(foreign.listen(0, '127.0.0.1'), 'listening');
-  const tab = await browser.newPage();
+  const tab = await browser.newPage({ ignoreHTTPSErrors: Boolean(tls) });
   await tab.goto(`http://127.0.0.1:${foreign.address().port}/`);
   // A page is not told why; the console is.
   const told = tab.waitForEvent('console', (message) => message.text().includes('WebSocket'));

@@ -14,7 +14,7 @@ fn events(driver: &mut Checked<Sim>, wait: Option<Duration>) -> Vec<String> {
     let mut lines = Vec::new();
     while let Some(event) = driver.next_event() {
         lines.push(match event {
-            Event::Accepted { socket, peer } => {
+            Event::Accepted { socket, peer, .. } => {
                 driver.attach(T, socket);
                 format!("accepted {peer}")
             }

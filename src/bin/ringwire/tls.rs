@@ -1,0 +1,56 @@
+//! `serve --tls`: the certificate, one made on the spot for loopback if none is given, and SIGHUP.
+
+use clap::Args;
+use ringwire::{ListenAddr, TlsConfig};
+use std::error::Error;
+use std::path::PathBuf;
+
+#[derive(Debug, Default, Args)]
+pub struct TlsOptions {
+    /// Speak TLS: https:// and wss://. Without --cert, on loopback only, by a certificate made on the spot that
+    /// signs itself.
+    #[arg(long)]
+    tls: bool,
+
+    /// Certificate and the chain behind it, in PEM; SIGHUP reads it again. Implies --tls.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+
+    /// The certificate's private key, in PEM.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+}
+
+impl TlsOptions {
+    /// What listeners speak TLS with, if they do.
+    pub fn config(self, addrs: &[ListenAddr]) -> Result<Option<TlsConfig>, Box<dyn Error>> {
+        if let (Some(cert), Some(key)) = (self.cert, self.key) {
+            return Ok(Some(TlsConfig::builder().certificate(cert, key).build()?));
+        }
+        if !self.tls {
+            return Ok(None);
+        }
+        let is_local = |addr: &ListenAddr| match addr {
+            ListenAddr::Tcp(addr) => addr.ip().is_loopback(),
+            ListenAddr::Unix(_) => true,
+        };
+        if let Some(open) = addrs.iter().find(|addr| !is_local(addr)) {
+            return Err(format!(
+                "--tls on {open}: give --cert and --key, as nobody would trust a certificate made on the spot"
+            )
+            .into());
+        }
+        let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+        let made = rcgen::generate_simple_self_signed(hosts)?;
+        let config = TlsConfig::builder().certificate(made.cert.pem(), made.signing_key.serialize_pem());
+        Ok(Some(config.build()?))
+    }
+}
+
+/// SIGHUP: the files may have been renewed.
+pub fn reload(config: &TlsConfig) {
+    match config.reload() {
+        Ok(()) => eprintln!("ringwire: certificates were read again"),
+        Err(error) => eprintln!("ringwire: certificates stay as they are: {error}"),
+    }
+}
