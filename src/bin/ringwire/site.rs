@@ -34,9 +34,11 @@ pub enum Endpoint {
     Echo,
     /// Every message goes to all connections of this endpoint, the sender's included.
     Broadcast,
-    /// Messages go to those who listen to their topic.
-    Topics(Place),
+    /// Messages go to those who listen to their topic. In a box: there may be a million others.
+    Topics(Box<Place>),
 }
+
+const _: () = assert!(size_of::<Option<Endpoint>>() == 16, "each connection holds one");
 
 /// What stands behind a path.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +100,7 @@ impl Handler for Site {
         match request.path() {
             "/echo" | "/" => Upgrade::accept(Endpoint::Echo),
             "/broadcast" => Upgrade::accept(Endpoint::Broadcast),
-            "/topics" => Upgrade::accept(Endpoint::Topics(topics::socket())),
+            "/topics" => Upgrade::accept(Endpoint::Topics(topics::socket().into())),
             _ => Upgrade::reject(Response::text(
                 404,
                 "The WebSocket endpoints are /echo, /broadcast and /topics.\n",

@@ -94,12 +94,13 @@ type Peer<'a> = Conn<'a, Endpoint>;
 /// A connection has opened; a stream of events is sent what it missed.
 pub fn open(board: &Board, conn: &mut Peer<'_>) {
     conn.set_max_outbox_bytes(MAX_UNREAD_BYTES);
-    let Endpoint::Topics(Place::Asks { name, after }) = conn.state() else { return };
+    let Endpoint::Topics(place) = conn.state() else { return };
+    let Place::Asks { name, after } = &**place else { return };
     let (name, after) = (name.clone(), *after);
     match board.subscribe(conn.id(), &name, after) {
         Ok((topic, missed)) => {
             catch_up(conn, &name, &missed);
-            *conn.state_mut() = Endpoint::Topics(Place::Listens(vec![topic]));
+            *conn.state_mut() = Endpoint::Topics(Place::Listens(vec![topic]).into());
         }
         Err(refused) => refuse(conn, &refused.to_string(), None),
     }
@@ -133,9 +134,20 @@ fn obey(board: &Board, conn: &mut Peer<'_>, ask: &Ask<'_>) {
     }
 }
 
+/// The topics that a connection listens to.
+fn listens<'c>(conn: &'c mut Peer<'_>) -> Option<&'c mut Vec<Arc<str>>> {
+    match conn.state_mut() {
+        Endpoint::Topics(place) => match &mut **place {
+            Place::Listens(topics) => Some(topics),
+            Place::Asks { .. } | Place::Polls { .. } => None,
+        },
+        Endpoint::Echo | Endpoint::Broadcast => None,
+    }
+}
+
 fn subscribe(board: &Board, conn: &mut Peer<'_>, name: &str, after: Option<u64>) {
     let id = conn.id();
-    let Endpoint::Topics(Place::Listens(topics)) = conn.state_mut() else { return };
+    let Some(topics) = listens(conn) else { return };
     let member = Some(("subscribe", name));
     if topics.iter().any(|known| **known == *name) {
         return refuse(conn, "this connection listens to it already", member);
@@ -155,7 +167,7 @@ fn subscribe(board: &Board, conn: &mut Peer<'_>, name: &str, after: Option<u64>)
 
 fn unsubscribe(board: &Board, conn: &mut Peer<'_>, name: &str) {
     let id = conn.id();
-    let Endpoint::Topics(Place::Listens(topics)) = conn.state_mut() else { return };
+    let Some(topics) = listens(conn) else { return };
     let member = Some(("unsubscribe", name));
     let Some(index) = topics.iter().position(|known| **known == *name) else {
         return refuse(conn, "this connection does not listen to it", member);
@@ -194,7 +206,7 @@ pub fn read(board: &Board, name: &str, request: &Request<'_>) -> Reply<Endpoint>
         return Response::text(400, "`after` is the id of a message: a number.\n").into();
     };
     if wants_events {
-        return Reply::stream(Response::events(), Endpoint::Topics(Place::Asks { name, after }));
+        return Reply::stream(Response::events(), Endpoint::Topics(Place::Asks { name, after }.into()));
     }
     let Ok(wait_s) = query(request, "wait").map_or(Ok(MAX_WAIT_S), str::parse) else {
         return Response::text(400, "`wait` is a number of seconds.\n").into();
@@ -204,7 +216,7 @@ pub fn read(board: &Board, name: &str, request: &Request<'_>) -> Reply<Endpoint>
         Ok(Some(response)) => response.into(),
         Ok(None) => {
             let within = Duration::from_secs(wait_s.min(MAX_WAIT_S));
-            Reply::later(Endpoint::Topics(Place::Polls { name, after }), within)
+            Reply::later(Endpoint::Topics(Place::Polls { name, after }.into()), within)
         }
         Err(refused) => answer(refused).into(),
     }
