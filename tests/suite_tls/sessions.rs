@@ -45,6 +45,19 @@ on_every_driver! {
         stage.wait_metric("ringwire_connections", 0);
     }
 
+    /// A message that ends its record could be answered out of the receive buffer, but not in the clear.
+    fn nothing_is_answered_out_of_the_receive_buffer(on) {
+        let stage = Stage::plain(on);
+        let mut peer = stage.open("/");
+        for bytes in [4_096, 8_000, 16_000] {
+            for _ in 0..3 {
+                peer.check_echo(&"s".repeat(bytes));
+            }
+        }
+        assert_eq!(stage.metric("ringwire_messages_answered_in_place_total"), 0);
+        peer.bye();
+    }
+
     fn keys_set_aside_come_back(on) {
         let limits = Limits { max_tls_ready: 2, ..Limits::default() };
         let stage = Stage::new(on, Setup { limits, ..Setup::default() });
