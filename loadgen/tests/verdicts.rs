@@ -216,7 +216,7 @@ fn nobody_there_and_wrong_arguments_are_told() {
         (&["echo", "URL", "-n", "1"][..], "is the server running"),
         (&["echo", "URL", "-n", "1", "--raw"], "is the server running"),
         (&["echo", "http://x", "-n", "1"], "give ws://"),
-        (&["echo", "wss://127.0.0.1", "-n", "1"], "TLS"),
+        (&["echo", "wss://127.0.0.1", "-n", "1"], "--ca FILE"),
         (&["echo", "ws://no-such-host.invalid", "-n", "1"], "looked up"),
         (&["echo", "URL", "-n", "0"], "0 is not in"),
         (&["echo", "URL", "-n", "9999999", "--source", "127.0.0.0/8"], "ulimit -Hn"),
