@@ -15,6 +15,8 @@ const { chromium } = require('playwright-core');
 const { check, run, within } = require('../checks.cjs');
 
 const [ringwire, driver, executablePath, screenshots, tls] = process.argv.slice(2);
+/// Of every page. The server's certificate is its own.
+const options = { viewport: { width: 1200, height: 900 }, ignoreHTTPSErrors: Boolean(tls) };
 let server;
 let browser;
 let page;
@@ -53,7 +55,6 @@ check('the page connects and names the driver', async () => {
     args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking'],
   });
   // The certificate is made on the spot.
-  const options = { viewport: { width: 1200, height: 900 }, ignoreHTTPSErrors: Boolean(tls) };
   page = await browser.newPage(options);
   page.on('pageerror', (error) => complaints.push(String(error)));
   page.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
@@ -105,7 +106,7 @@ check('round trips are charted', async () => {
 
 /// Another page with its chat open.
 async function chat(name) {
-  const tab = await browser.newPage({ viewport: { width: 1200, height: 900 } });
+  const tab = await browser.newPage(options);
   tab.on('pageerror', (error) => complaints.push(String(error)));
   tab.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
   await tab.goto(new URL('/#chat', page.url()).href);
@@ -202,7 +203,7 @@ check("another origin's page gets 403", async () => {
     response.end('<!doctype html><title>elsewhere</title>');
   });
   await once(foreign.listen(0, '127.0.0.1'), 'listening');
-  const tab = await browser.newPage({ ignoreHTTPSErrors: Boolean(tls) });
+  const tab = await browser.newPage(options);
   await tab.goto(`http://127.0.0.1:${foreign.address().port}/`);
   // A page is not told why; the console is.
   const told = tab.waitForEvent('console', (message) => message.text().includes('WebSocket'));
