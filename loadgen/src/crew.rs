@@ -208,8 +208,8 @@ impl Crew for Local {
             self.wake();
         }
         let board = &self.board;
-        // First: what a worker did before it saw the step is in its counters.
-        let seen = board.seen_by_all().pack();
+        // First: what a worker did before it saw the step, and before it told a fault, is in its counters.
+        let (seen, faults) = (board.seen_by_all().pack(), board.fault_count());
         let sum = |of: fn(&Lane) -> &std::sync::atomic::AtomicU64| board.sum(of);
         Ok(Snapshot {
             seen,
@@ -222,7 +222,7 @@ impl Crew for Local {
             given_up: sum(|lane| &lane.given_up),
             sent: sum(|lane| &lane.sent),
             errors: board.errors(),
-            faults: board.fault_count(),
+            faults,
             cpu_ns: process_cpu_ns(),
             times: board.take_times(),
         })

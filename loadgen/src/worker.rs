@@ -152,6 +152,11 @@ impl Worker {
             self.times_shown_ns = now_ns;
             self.board.add_times(&mut self.times);
         }
+        self.show_counts();
+    }
+
+    /// Also before a fault is told: who sees it is to see what led to it.
+    fn show_counts(&self) {
         let (lane, counts) = (&self.board.lanes[self.lane.local], &self.counts);
         let shown = [
             (&lane.opened, counts.opened),
@@ -297,6 +302,7 @@ impl Worker {
             return;
         }
         self.counts.failed += 1;
+        self.show_counts();
         self.board.connect_failed(why());
     }
 
@@ -307,6 +313,7 @@ impl Worker {
             self.counts.given_up += flow.sent - flow.expected;
         }
         if !asked && !self.step.phase.is_leaving() && !self.board.step().phase.is_leaving() {
+            self.show_counts();
             self.board.closed_early(flow.index, &why());
         }
     }
@@ -449,7 +456,7 @@ impl Worker {
             false => Fault::Kind,
             true => self.payload.diagnose(flow.index, flow.expected, flow.sent, bytes),
         };
-        self.board.wrong_message(flow.index, flow.index, flow.expected, fault);
+        self.wrong_message(flow, flow.index, flow.expected, fault);
         let Fault::Ahead(seq) = fault else { return false };
         self.counts.given_up += seq - flow.expected;
         for _ in flow.expected..seq {
@@ -476,26 +483,32 @@ impl Worker {
         let item = match self.news.read(bytes) {
             Ok(Some(item)) if kind == self.plan.shape.kind() => item,
             Ok(None) => return,
-            Ok(Some(_)) => return self.board.wrong_message(flow.index, u32::MAX, 0, Fault::Kind),
-            Err(fault) => return self.board.wrong_message(flow.index, u32::MAX, 0, fault),
+            Ok(Some(_)) => return self.wrong_message(flow, u32::MAX, 0, Fault::Kind),
+            Err(fault) => return self.wrong_message(flow, u32::MAX, 0, fault),
         };
         let Some(expected) = flow.heard.get_mut(item.publisher as usize) else {
-            return self.board.wrong_message(flow.index, u32::MAX, 0, Fault::Foreign(item.publisher));
+            return self.wrong_message(flow, u32::MAX, 0, Fault::Foreign(item.publisher));
         };
         let due = std::mem::replace(expected, item.seq + 1);
         if item.seq < due {
             *expected = due;
-            return self.board.wrong_message(flow.index, item.publisher, due, Fault::Behind(item.seq));
+            return self.wrong_message(flow, item.publisher, due, Fault::Behind(item.seq));
         }
         if item.seq > due {
             self.counts.given_up += item.seq - due;
-            self.board.wrong_message(flow.index, item.publisher, due, Fault::Ahead(item.seq));
+            self.wrong_message(flow, item.publisher, due, Fault::Ahead(item.seq));
         }
         self.counts.received += 1;
         let delivered = self.board.count_delivery(item.publisher, item.seq);
         if self.is_measured(item.due_ns) {
             self.time_delivery(item, delivered);
         }
+    }
+
+    #[cold]
+    fn wrong_message(&self, flow: &Flow, stream: u32, expected: u64, fault: Fault) {
+        self.show_counts();
+        self.board.wrong_message(flow.index, stream, expected, fault);
     }
 
     fn time_delivery(&mut self, item: Item, delivered: Option<u64>) {
