@@ -6,20 +6,12 @@
 //! else to a core is heard between two steps.
 
 use super::Core;
+use super::budget::{Budget, pass_len};
 use crate::driver::Driver;
 use crate::handler::Handler;
 use crate::ws::{Prepared, State};
 use std::collections::VecDeque;
 
-/// Bytes queued in one turn, beyond the last connection's.
-const BYTES_PER_TURN: usize = 4 << 20;
-/// Calls of the handler in one turn, and slots looked at, beyond the last connection's.
-const CALLS_PER_TURN: usize = 16_384;
-/// Messages of one pass.
-const PASS_MESSAGES: usize = 256;
-/// Payload bytes of one pass, unless its first message has more: what idle connections are sent at
-/// once, and so no reason for their outboxes to be full.
-const PASS_BYTES: usize = 64 << 10;
 /// Room for messages kept when none wait.
 const MAX_IDLE_ROOM: usize = 1_024;
 
@@ -58,14 +50,9 @@ impl Broadcasts {
     fn begin(&mut self) -> bool {
         if self.pass.is_empty() {
             self.next_slot = 0;
-            let mut bytes = 0;
-            while let Some(next) = self.waiting.front() {
-                bytes += next.message.parts().1.len();
-                if self.pass.len() == PASS_MESSAGES || (bytes > PASS_BYTES && !self.pass.is_empty()) {
-                    break;
-                }
-                self.pass.extend(self.waiting.pop_front());
-            }
+            let payloads = self.waiting.iter().map(|waiting| waiting.message.parts().1.len());
+            let count = pass_len(payloads);
+            self.pass.extend(self.waiting.drain(..count));
             if self.waiting.is_empty() && self.waiting.capacity() > MAX_IDLE_ROOM {
                 self.waiting = VecDeque::new();
             }
@@ -86,21 +73,15 @@ impl<D: Driver, H: Handler> Core<D, H> {
             return;
         }
         let pass = std::mem::take(&mut self.broadcasts.pass);
-        let max_dirty =
-            self.common.dirty.len() + self.common.limits.max_broadcast_sends_per_turn.max(1) as usize;
-        let max_outbox_bytes = self.common.outbox_bytes + BYTES_PER_TURN;
+        let mut budget = Budget::of_turn(&self.common);
         let mut slot = self.broadcasts.next_slot;
-        let mut calls = 0;
         while slot < self.table.bound() {
-            if self.common.dirty.len() >= max_dirty
-                || self.common.outbox_bytes >= max_outbox_bytes
-                || calls >= CALLS_PER_TURN
-            {
+            if budget.is_spent(&self.common) {
                 self.broadcasts.next_slot = slot;
                 self.broadcasts.pass = pass;
                 return;
             }
-            calls += 1 + self.tell_all(slot, &pass);
+            budget.spend(1 + self.tell_all(slot, &pass));
             slot += 1;
         }
         for broadcast in &pass {

@@ -378,8 +378,7 @@ impl Common {
         if self.holds(slot) {
             let Ok(mask) = self.mask(slot) else { return SendResult::Dropped };
             let mut frames = self.pool.take(whole);
-            let entropy = &mut self.entropy;
-            let next_mask = || mask.map(|first| entropy.mask().unwrap_or(first));
+            let next_mask = self.entropy.masks_after(mask);
             ws::encode_in_frames(&mut frames, kind, false, payload, frame_bytes, next_mask);
             return self.hold(slot, token, (kind, payload.len()), SendBuf::Owned(frames), None);
         }
@@ -389,13 +388,11 @@ impl Common {
             let Self { deflate: contexts, stats, entropy, .. } = common;
             let deflated = deflate.and_then(|params| contexts.compress(token.slot, params, role, payload));
             if let Some(deflated) = deflated {
-                stats.messages_deflated.add(1);
-                stats.deflated_bytes_sent.add(deflated.len() as u64);
+                stats.count_deflated(deflated.len());
             }
             let content = deflated.unwrap_or(payload);
             let mut frames = Vec::with_capacity(content.len() + ws::MAX_HEADER);
-            // The key of the first frame stands in if the host runs out of randomness half-way.
-            let next_mask = || mask.map(|first| entropy.mask().unwrap_or(first));
+            let next_mask = entropy.masks_after(mask);
             ws::encode_in_frames(&mut frames, kind, deflated.is_some(), content, frame_bytes, next_mask);
             common.append(slot, token, frames.len(), |out| out.extend_from_slice(&frames));
         })
@@ -423,8 +420,7 @@ impl Common {
                 }),
             };
             if let Some(bytes) = prepared.deflated_bytes(frame) {
-                common.stats.messages_deflated.add(1);
-                common.stats.deflated_bytes_sent.add(bytes as u64);
+                common.stats.count_deflated(bytes);
             }
             common.share(slot, token, frame);
         })
@@ -488,8 +484,7 @@ impl Common {
             None => ws::encode_message(out, kind, payload, mask),
         });
         if let Some(deflated) = deflated {
-            stats.messages_deflated.add(1);
-            stats.deflated_bytes_sent.add(deflated.len() as u64);
+            stats.count_deflated(deflated.len());
         }
         self.mark_dirty(slot, token);
     }

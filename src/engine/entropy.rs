@@ -35,6 +35,12 @@ impl Entropy {
         Ok(key)
     }
 
+    /// The masks of a message's frames, of which `first` is known to be had, if this end masks. It
+    /// stands in if the host runs out of randomness half-way.
+    pub fn masks_after(&mut self, first: Option<[u8; 4]>) -> impl FnMut() -> Option<[u8; 4]> {
+        move || first.map(|first| self.mask().unwrap_or(first))
+    }
+
     #[cold]
     #[inline(never)]
     fn refill(&mut self) -> io::Result<()> {

@@ -5,6 +5,7 @@
 //! turn goes only so far, as with messages to all.
 
 use super::Core;
+use super::budget::Budget;
 use super::overflow::Dropped;
 use super::post::{Addressee, Parcel};
 use super::topics::Topics;
@@ -12,19 +13,8 @@ use crate::driver::{Driver, Token};
 use crate::handler::{Conn, Handler, Shard};
 use crate::ws::State;
 
-/// Bytes queued in one turn, beyond the last connection's.
-const BYTES_PER_TURN: usize = 4 << 20;
-/// Messages offered in one turn, beyond the last connection's.
-const OFFERS_PER_TURN: usize = 16_384;
 /// Connections that a list is given before the next has its turn.
 const CONNECTIONS_PER_STEP: usize = 64;
-
-/// How far a turn may go.
-struct Budget {
-    max_dirty: usize,
-    max_outbox_bytes: usize,
-    offers: usize,
-}
 
 impl<D: Driver, H: Handler> Core<D, H> {
     /// Whether something published waits for a turn.
@@ -69,13 +59,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
             return;
         }
         let Some(mut topics) = self.common.topics.take() else { return };
-        let mut budget = Budget {
-            max_dirty: self.common.dirty.len()
-                + self.common.limits.max_broadcast_sends_per_turn.max(1) as usize,
-            max_outbox_bytes: self.common.outbox_bytes + BYTES_PER_TURN,
-            offers: OFFERS_PER_TURN,
-        };
-        while !self.is_spent(&budget)
+        let mut budget = Budget::of_turn(&self.common);
+        while !budget.is_spent(&self.common)
             && let Some(list) = topics.next_active()
         {
             self.step(&mut topics, list, &mut budget);
@@ -84,16 +69,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.common.topics = Some(topics);
     }
 
-    fn is_spent(&self, budget: &Budget) -> bool {
-        self.common.dirty.len() >= budget.max_dirty
-            || self.common.outbox_bytes >= budget.max_outbox_bytes
-            || budget.offers == 0
-    }
-
     /// Goes a step through a list.
     fn step(&mut self, topics: &mut Topics, list: u32, budget: &mut Budget) {
         let max_dirty = self.common.dirty.len() + CONNECTIONS_PER_STEP;
-        while !self.is_spent(budget) && self.common.dirty.len() < max_dirty {
+        while !budget.is_spent(&self.common) && self.common.dirty.len() < max_dirty {
             let Some((index, position)) = topics.next_subscriber(list) else {
                 return topics.end_pass(list, &mut self.common.sides);
             };
@@ -101,7 +80,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             let Some((slot, _)) = self.table.get(token) else { continue };
             for publication in topics.in_pass(list, position) {
                 self.common.give(slot, token, list, publication);
-                budget.offers = budget.offers.saturating_sub(1);
+                budget.spend(1);
             }
         }
     }

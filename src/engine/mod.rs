@@ -9,6 +9,7 @@ mod assembly;
 mod audit;
 pub mod backlog;
 pub mod broadcast;
+mod budget;
 pub mod clock;
 pub mod common;
 mod deadlines;

@@ -242,6 +242,12 @@ impl Stats {
         self.labelled.sent[kind as usize].count(bytes);
     }
 
+    /// Counts a message that was compressed to so many bytes.
+    pub fn count_deflated(&self, bytes: usize) {
+        self.messages_deflated.add(1);
+        self.deflated_bytes_sent.add(bytes as u64);
+    }
+
     /// Messages of both kinds that the handler was handed.
     #[inline]
     pub fn messages_received(&self) -> u64 {

@@ -9,6 +9,7 @@
 //! all. Messages know how long the list was when they were published: who came later does not get
 //! them. So nobody may move to the front while messages wait; who leaves then leaves a hole.
 
+use super::budget::pass_len;
 use super::names::{Filter, TopicError, prefixes};
 use super::sides::Sides;
 use crate::driver::Token;
@@ -18,10 +19,6 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-/// Messages of one pass.
-const PASS_MESSAGES: usize = 256;
-/// Payload bytes of one pass, unless its first message has more.
-const PASS_BYTES: usize = 64 << 10;
 /// A place that was left.
 pub(super) const HOLE: u32 = u32::MAX;
 /// Holes below which a list is left as it is.
@@ -320,17 +317,9 @@ impl Topics {
         let list = &mut self.lists[index as usize];
         if list.pass == 0 {
             list.next = 0;
-            let mut bytes = 0;
-            list.pass = list
-                .waiting
-                .iter()
-                .take(PASS_MESSAGES)
-                .take_while(|waiting| {
-                    let first = bytes == 0;
-                    bytes += publications[waiting.publication as usize].0.message.parts().1.len().max(1);
-                    first || bytes <= PASS_BYTES
-                })
-                .count();
+            let payload_of =
+                |waiting: &Waiting| publications[waiting.publication as usize].0.message.parts().1;
+            list.pass = pass_len(list.waiting.iter().map(|waiting| payload_of(waiting).len()));
         }
         let bound = list.waiting.get(list.pass.checked_sub(1)?)?.bound;
         while list.next < bound {
