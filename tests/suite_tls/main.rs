@@ -84,4 +84,5 @@ mod users;
 mod bad_input;
 mod certificates;
 mod client_role;
+mod helped;
 mod sessions;
