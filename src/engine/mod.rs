@@ -246,6 +246,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             meters: Meters::new(config.rates),
             gate: config.gate,
             answers: 0,
+            tls_answers: Default::default(),
             deadlines: config.deadlines,
             origin: config.origin,
             deflate: Contexts::new(config.compression),

@@ -16,7 +16,7 @@ use super::party::Party;
 use super::pool::Pool;
 use super::receive::Outcome;
 use super::requests::Served;
-use super::slot::{Flags, Phase, Slot};
+use super::slot::{Entry, Flags, Phase, Slot};
 use crate::driver::{Driver, SendBuf, Token};
 use crate::handler::{CloseReason, Handler};
 use crate::http::Response;
@@ -214,6 +214,12 @@ impl<H: Handler> Party<'_, H> {
             }
             Ok(Shaken::Done(info, mut early)) => {
                 self.shaken(info);
+                if self.slot.phase == Phase::Head && !self.slot.entry.has(Entry::COUNTED) {
+                    // Who was not let in was only to be told so.
+                    self.common.pool.give(kept);
+                    self.refuse(self.common.refusal());
+                    return Outcome::Ended;
+                }
                 let mut outcome = Outcome::Continue;
                 if !early.is_empty() {
                     outcome = self.take_opened(&mut early);

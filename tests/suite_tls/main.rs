@@ -23,6 +23,8 @@ macro_rules! on_every_driver {
     };
 }
 
+#[path = "../suite/admission.rs"]
+mod admission;
 #[path = "../suite/attacks.rs"]
 mod attacks;
 #[path = "../suite/backpressure.rs"]
