@@ -16,6 +16,7 @@ class Case(typing.NamedTuple):
     curve: bool = False  # the whole distribution of latencies is kept
     profiled: bool = False  # the user share and user instructions are counted too
     needs: str | None = None  # an option that the generator must have
+    tls: bool = False  # within TLS
 
     @property
     def scenario(self):
@@ -24,6 +25,10 @@ class Case(typing.NamedTuple):
 
 def echo(connections, size, *more):
     return ["echo", f"-n{connections}", f"--size={size}", *more]
+
+
+def within_tls(load, **more):
+    return Case(load, wants="TLS", tls=True, **more)
 
 
 CASES = {
@@ -53,6 +58,11 @@ CASES = {
     "handshakes": Case(["churn", "-n64", "--source=127.0.0.0/8"], wants="handshake"),
     "idle 1,000": Case(["idle", "-n1000", "--echo-once", "--hold=1", "--size=20"], wants="idle", quick=False),
     "idle 9,000": Case(["idle", "-n9000", "--echo-once", "--hold=1", "--size=20"], wants="idle"),
+    "200×20 B, TLS": within_tls(echo(200, 20)),
+    "200×20 B, 16 deep, TLS": within_tls(echo(200, 20, "--depth=16")),
+    "200×16 KiB, TLS": within_tls(echo(200, 16 << 10)),
+    "handshakes, TLS": within_tls(["churn", "-n64", "--source=127.0.0.0/8"]),
+    "idle 9,000, TLS": within_tls(["idle", "-n9000", "--echo-once", "--hold=1", "--size=20"], quick=False),
     "200×20 B, one shard": Case(echo(200, 20), wants="shards", shards=1),
     "200×20 B, two shards": Case(echo(200, 20), wants="shards", shards=2),
     "200×20 B, 16 deep, one shard": Case(echo(200, 20, "--depth=16"), wants="shards", shards=1),

@@ -2,10 +2,13 @@
 //! offer compression get it, with the default settings; the others are served without.
 //!
 //! `baseline-ringwire uring|epoll PORT [CORES]`: with cores, as in 0,1, a thread pinned to each.
+//! `baseline-ringwire uring|epoll PORT tls CERT KEY`: within TLS, the certificate and its key in PEM.
 
 use ringwire::{
-    Compression, Conn, DeflateConfig, DriverChoice, Handler, ListenAddr, Message, Request, Server, Upgrade,
+    Compression, Conn, DeflateConfig, DriverChoice, Handler, ListenAddr, Message, Request, Server, TlsConfig,
+    Upgrade,
 };
+use std::path::Path;
 
 struct Echo;
 
@@ -27,14 +30,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = arguments.next().ok_or("uring|epoll PORT")?;
     let addr: ListenAddr = format!("127.0.0.1:{port}").parse()?;
     // Without cores, whoever starts it pins it.
-    let cores: Vec<usize> = match arguments.next() {
-        Some(cores) => cores.split(',').map(str::parse).collect::<Result<_, _>>()?,
-        None => Vec::new(),
+    let rest: Vec<String> = arguments.collect();
+    let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+    let mut cores: Vec<usize> = Vec::new();
+    let builder = match rest[..] {
+        [] => Server::builder().listen(addr),
+        ["tls", chain, key] => {
+            let tls = TlsConfig::builder().certificate(Path::new(chain), Path::new(key)).build()?;
+            Server::builder().listen_tls(addr, tls)
+        }
+        [list] => {
+            cores = list.split(',').map(str::parse).collect::<Result<_, _>>()?;
+            Server::builder().listen(addr)
+        }
+        _ => return Err("uring|epoll PORT [CORES | tls CERT KEY]".into()),
     };
     let shards = cores.len().max(1);
     let compression = Compression::Deflate(DeflateConfig::default());
-    let server = Server::builder()
-        .listen(addr)
+    let server = builder
         .driver(driver)
         .shards(shards)
         .cores(cores)
