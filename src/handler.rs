@@ -428,6 +428,22 @@ impl<S> Conn<'_, S> {
         self.common.send(self.slot, self.token, Kind::Binary, bytes)
     }
 
+    /// Sends a binary message that consists of `first` and `rest`, as a number and what it stands for: they need
+    /// not be joined before. `FIRST` is at most 16 bytes.
+    ///
+    /// ```
+    /// # use ringwire::{Conn, SendResult};
+    /// fn numbered(conn: &mut Conn<'_, u64>, payload: &[u8]) -> SendResult {
+    ///     *conn.state_mut() += 1;
+    ///     let number = conn.state().to_be_bytes();
+    ///     conn.send_binary_joined(&number, payload)
+    /// }
+    /// ```
+    #[inline]
+    pub fn send_binary_joined<const FIRST: usize>(&mut self, first: &[u8; FIRST], rest: &[u8]) -> SendResult {
+        self.common.send_joined(self.slot, self.token, first, rest)
+    }
+
     /// Sends a message uncompressed, whatever was agreed upon: for bytes that are compressed already,
     /// or secret.
     pub fn send_uncompressed(&mut self, message: Message<'_>) -> SendResult {

@@ -1,7 +1,7 @@
 //! A worker over WebSocket: the engine's client role, driven by its handler.
 
 use crate::plan::Plan;
-use crate::worker::{Flow, Worker};
+use crate::worker::{Flow, Piece, Worker};
 use ringwire::ws::Kind;
 use ringwire::{
     ClientRequest, CloseCode, CloseReason, Conn, ConnId, ConnectError, Handler, Message, Request, SendResult,
@@ -120,7 +120,10 @@ impl Sender {
 fn send_burst(worker: &mut Worker, conn: &mut Conn<'_, State>, flow: &mut Flow, first: bool) {
     let sender = Sender::of(&worker.plan);
     // The outbox holds a whole burst (see `crew`), and without randomness the host is unusable.
-    let send = |bytes: &[u8]| _ = sender.send(conn, bytes);
+    let send = |piece: Piece<'_>| match piece {
+        Piece::Whole(bytes) => _ = sender.send(conn, bytes),
+        Piece::Joined(stamp, body) => _ = conn.send_binary_joined(stamp, body),
+    };
     match first {
         true => worker.first_burst(flow, send),
         false => worker.burst(flow, send),

@@ -34,6 +34,11 @@ impl Shape {
         if self.text { Kind::Text } else { Kind::Binary }
     }
 
+    /// Whether messages leave as they are, in one frame: then they need not be joined before.
+    pub fn joins(&self) -> bool {
+        !self.text && self.fragments == 1 && !self.deflate
+    }
+
     /// As results name it.
     pub fn kind_name(&self) -> &'static str {
         match (self.text, self.records, self.cjk) {

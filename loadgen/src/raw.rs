@@ -7,7 +7,7 @@
 use crate::payload::Fault;
 use crate::plan::Plan;
 use crate::target;
-use crate::worker::{Flow, Worker};
+use crate::worker::{Flow, Piece, Worker};
 use ringwire::driver::{Driver, Event, SendBuf, Token};
 use ringwire::engine::clock::Clock;
 use ringwire::engine::spin::{self, Spin};
@@ -153,9 +153,15 @@ impl<D: Driver> Raw<D> {
             std::mem::take(&mut stream.waiting)
         };
         let header = &self.header[..self.header_bytes];
-        let send = |bytes: &[u8]| {
+        let send = |piece: Piece<'_>| {
             out.extend_from_slice(header);
-            out.extend_from_slice(bytes);
+            match piece {
+                Piece::Whole(bytes) => out.extend_from_slice(bytes),
+                Piece::Joined(stamp, body) => {
+                    out.extend_from_slice(stamp);
+                    out.extend_from_slice(body);
+                }
+            }
         };
         match first {
             true => self.worker.first_burst(&mut stream.flow, send),

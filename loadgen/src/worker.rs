@@ -4,7 +4,7 @@
 use crate::board::{Board, Histograms, Metric, Phase, Step, new_histogram};
 use crate::news::{Item, News};
 use crate::pace::Pace;
-use crate::payload::{Fault, Payload};
+use crate::payload::{Fault, Payload, STAMP_BYTES};
 use crate::plan::{Plan, Traffic};
 use ringwire::ws::Kind;
 use std::collections::VecDeque;
@@ -49,6 +49,8 @@ pub struct Worker {
     pub payload: Payload,
     news: News,
     step: Step,
+    /// The time that this turn's bursts share; 0 if it was not asked for.
+    turn_ns: u64,
     /// Its number in this process, and in the run.
     lane: Place,
     times: Histograms,
@@ -58,6 +60,15 @@ pub struct Worker {
     round: u64,
     counts: Counts,
     retries: VecDeque<(u64, u32)>,
+}
+
+/// A message of a burst.
+#[derive(Clone, Copy, Debug)]
+pub enum Piece<'a> {
+    /// All of it.
+    Whole(&'a [u8]),
+    /// Its stamp and what follows: to be put together where they go.
+    Joined(&'a [u8; STAMP_BYTES], &'a [u8]),
 }
 
 /// Which of the run's workers this one is.
@@ -107,6 +118,7 @@ impl Worker {
             board,
             plan,
             step: Step::default(),
+            turn_ns: 0,
             lane,
             times: Histograms::default(),
             pace: None,
@@ -118,6 +130,7 @@ impl Worker {
 
     /// To be called at the end of every turn: shows the counters, looks at the step.
     pub fn turn(&mut self) -> Turn {
+        self.turn_ns = 0;
         let now_ns = self.board.now_ns();
         let before = std::mem::replace(&mut self.step, self.board.step());
         let is_new = before != self.step;
@@ -334,17 +347,22 @@ impl Worker {
 impl Worker {
     /// Hands the messages of the next burst to `send`, one by one.
     #[inline]
-    pub fn burst(&mut self, flow: &mut Flow, mut send: impl FnMut(&[u8])) {
-        let depth = self.plan.depth();
-        for _ in 0..depth {
-            self.payload.with(flow.index, flow.sent, &mut send);
+    pub fn burst(&mut self, flow: &mut Flow, mut send: impl FnMut(Piece<'_>)) {
+        let (depth, joins) = (self.plan.depth(), self.plan.shape.joins());
+        for number in 0..depth {
+            let (index, seq) = (flow.index, flow.sent);
+            // The first of a burst has nothing before it that it could be appended to.
+            match self.payload.parts(index, seq).filter(|_| joins && number > 0) {
+                Some((stamp, body)) => send(Piece::Joined(&stamp, body)),
+                None => self.payload.with(index, seq, |bytes| send(Piece::Whole(bytes))),
+            }
             flow.sent += 1;
         }
         self.counts.sent += depth;
     }
 
     /// The first burst of a connection, as [`Worker::burst`].
-    pub fn first_burst(&mut self, flow: &mut Flow, send: impl FnMut(&[u8])) {
+    pub fn first_burst(&mut self, flow: &mut Flow, send: impl FnMut(Piece<'_>)) {
         flow.began_ns = self.board.now_ns();
         self.burst(flow, send);
     }
@@ -467,13 +485,23 @@ impl Worker {
     }
 
     fn burst_ended(&mut self, flow: &mut Flow) -> bool {
-        let now_ns = self.board.now_ns();
+        let now_ns = self.turn_ns();
         if self.is_measured(flow.began_ns) {
             let depth = self.plan.depth();
             self.record(Metric::Latency, now_ns.saturating_sub(flow.began_ns), depth);
         }
         flow.began_ns = now_ns;
         self.step.phase.is_loading() && matches!(self.plan.traffic, Traffic::Closed { .. })
+    }
+
+    /// When the first of this turn's bursts ended: read once, as a burst ends when the next one begins, and what
+    /// one of them seems shorter the next seems longer.
+    #[inline]
+    fn turn_ns(&mut self) -> u64 {
+        if self.turn_ns == 0 {
+            self.turn_ns = self.board.now_ns();
+        }
+        self.turn_ns
     }
 
     fn delivered(&mut self, flow: &mut Flow, kind: Kind, bytes: &[u8]) {

@@ -310,6 +310,9 @@ impl Common {
     /// Apart from [`Self::send_behind`], which needs fewer registers to be saved.
     #[inline(never)]
     fn send_at_length(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
+        if slot.session.role() == Role::Client && self.send_masked_behind(slot, kind, payload) {
+            return SendResult::Sent;
+        }
         if self.holds(slot) {
             return self.hold_message(slot, token, kind, payload, true, None);
         }
@@ -325,17 +328,72 @@ impl Common {
     /// again: a short message behind others that leave in this turn.
     #[inline]
     fn send_behind(&mut self, slot: &Slot, kind: Kind, payload: &[u8]) -> bool {
-        let plain = slot.session.sends_plainly() && !slot.flags.has(Flags::HOLDS);
-        if payload.len() > SHORT_BYTES || slot.phase != Phase::Open || !plain {
+        slot.session.sends_plainly()
+            && self.append_behind(slot, kind, payload.len(), |_, out| {
+                ws::encode_message(out, kind, payload, None);
+            })
+    }
+
+    /// As [`Self::send_behind`], to a server. Without randomness nothing is written.
+    #[inline]
+    fn send_masked_behind(&mut self, slot: &Slot, kind: Kind, payload: &[u8]) -> bool {
+        slot.session.sends_masked()
+            && self.append_behind(slot, kind, payload.len(), |entropy, out| {
+                if let Ok(mask) = entropy.mask() {
+                    ws::encode_message(out, kind, payload, Some(mask));
+                }
+            })
+    }
+
+    /// Sends one binary message that consists of `first` and `rest`.
+    #[inline]
+    pub fn send_joined<const FIRST: usize>(
+        &mut self,
+        slot: &mut Slot,
+        token: Token,
+        first: &[u8; FIRST],
+        rest: &[u8],
+    ) -> SendResult {
+        let whole_bytes = FIRST + rest.len();
+        let sent = slot.session.sends_masked()
+            && self.append_behind(slot, Kind::Binary, whole_bytes, |entropy, out| {
+                if let Ok(mask) = entropy.mask() {
+                    ws::encode_joined_masked(out, first, rest, mask);
+                }
+            });
+        if sent { SendResult::Sent } else { self.join_and_send(slot, token, first, rest) }
+    }
+
+    #[inline(never)]
+    fn join_and_send(&mut self, slot: &mut Slot, token: Token, first: &[u8], rest: &[u8]) -> SendResult {
+        let mut whole = self.pool.take(first.len() + rest.len());
+        whole.extend_from_slice(first);
+        whole.extend_from_slice(rest);
+        let result = self.send(slot, token, Kind::Binary, &whole);
+        self.pool.give(whole);
+        result
+    }
+
+    #[inline]
+    fn append_behind(
+        &mut self,
+        slot: &Slot,
+        kind: Kind,
+        payload_bytes: usize,
+        write: impl FnOnce(&mut Entropy, &mut Vec<u8>),
+    ) -> bool {
+        if payload_bytes > SHORT_BYTES || slot.phase != Phase::Open || slot.flags.has(Flags::HOLDS) {
             return false;
         }
-        let Some(work) = self.works.get_mut(slot.work as usize).filter(|work| work.in_flight == 0) else {
+        let Self { works, entropy, limits, .. } = self;
+        let Some(work) = works.get_mut(slot.work as usize).filter(|work| work.in_flight == 0) else {
             return false;
         };
-        let room = self.limits.max_outbox_bytes as usize;
-        let Some(bytes) = work.queue.append_behind(room, kind, payload) else { return false };
+        let room = limits.max_outbox_bytes as usize;
+        let write = |out: &mut Vec<u8>| write(entropy, out);
+        let Some(bytes) = work.queue.append_behind(room, payload_bytes, write) else { return false };
         self.outbox_bytes += bytes;
-        self.stats.count_sent(kind, payload.len());
+        self.stats.count_sent(kind, payload_bytes);
         true
     }
 

@@ -1,21 +1,28 @@
-//! Mask keys for the client role: a fresh one per frame from the operating system's CSPRNG.
+//! Mask keys for the client role: a fresh one per frame from a CSPRNG that the operating system seeds.
 //!
-//! RFC 6455 §10.3 asks for keys that a page cannot predict. They are drawn a kilobyte at a time.
+//! RFC 6455 §10.3 asks for keys that a page cannot predict. They are computed a kilobyte at a time
+//! by ChaCha8, of which the first bytes are the next kilobyte's key and are never handed out: what was
+//! drawn before cannot be found from what is kept. The system seeds it anew every megabyte.
 
+use super::keystream::{self, SEED_BYTES, STRETCH_BYTES};
 use std::io;
 
-const BATCH: usize = 1_024;
+const BATCH: usize = 4 * STRETCH_BYTES;
+/// Batches of one seed.
+const SEED_BATCHES: u32 = 1_024;
 
 /// A supply of unpredictable bytes.
 #[derive(Debug)]
 pub struct Entropy {
-    bytes: Box<[u8; BATCH]>,
+    bytes: Box<[[u8; STRETCH_BYTES]; BATCH / STRETCH_BYTES]>,
     used: usize,
+    /// Batches left before the system seeds it again.
+    left: u32,
 }
 
 impl Default for Entropy {
     fn default() -> Self {
-        Self { bytes: Box::new([0; BATCH]), used: BATCH }
+        Self { bytes: Box::new([[0; STRETCH_BYTES]; BATCH / STRETCH_BYTES]), used: BATCH, left: 0 }
     }
 }
 
@@ -29,7 +36,7 @@ impl Entropy {
         if self.used == BATCH {
             self.refill()?;
         }
-        let (keys, _) = self.bytes.as_chunks::<4>();
+        let (keys, _) = self.bytes.as_flattened().as_chunks::<4>();
         let key = keys[self.used / 4];
         self.used += 4;
         Ok(key)
@@ -44,8 +51,16 @@ impl Entropy {
     #[cold]
     #[inline(never)]
     fn refill(&mut self) -> io::Result<()> {
-        getrandom::fill(&mut self.bytes[..]).map_err(io::Error::other)?;
-        self.used = 0;
+        let mut seed = [0; SEED_BYTES];
+        if self.left == 0 {
+            getrandom::fill(&mut seed).map_err(io::Error::other)?;
+            self.left = SEED_BATCHES;
+        } else {
+            seed.copy_from_slice(&self.bytes[0][..SEED_BYTES]);
+        }
+        keystream::fill::<8>(&seed, &mut self.bytes[..]);
+        self.left -= 1;
+        self.used = SEED_BYTES;
         Ok(())
     }
 
@@ -70,7 +85,8 @@ mod tests {
     #[test]
     fn keys_do_not_repeat_across_batches() {
         let mut entropy = Entropy::default();
-        let keys: HashSet<[u8; 16]> = (0..1_000).map(|_| entropy.key().unwrap()).collect();
-        assert_eq!(keys.len(), 1_000);
+        // Beyond what one seed gives.
+        let keys: HashSet<[u8; 16]> = (0..70_000).map(|_| entropy.key().unwrap()).collect();
+        assert_eq!(keys.len(), 70_000);
     }
 }

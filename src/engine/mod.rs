@@ -23,6 +23,7 @@ pub mod heartbeat;
 pub mod histogram;
 pub mod inflate;
 pub mod interest;
+mod keystream;
 mod ledger;
 pub mod lent;
 mod lifetimes;

@@ -9,7 +9,7 @@
 
 use super::pool::Pool;
 use crate::driver::SendBuf;
-use crate::ws::{self, Kind, MAX_HEADER};
+use crate::ws::MAX_HEADER;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -67,21 +67,26 @@ impl Queue {
         written
     }
 
-    /// Appends a message's frame, unmasked, to bytes that wait already; how many bytes it is. `None` if
-    /// nothing waits, or for want of room in the buffer or in a queue of `max_bytes`.
+    /// Appends the frame of a message of `payload_bytes` to bytes that wait already; how many bytes it is. `None`
+    /// if nothing waits, for want of room in the buffer or in a queue of `max_bytes`, or if `write` writes nothing.
     #[inline]
-    pub fn append_behind(&mut self, max_bytes: usize, kind: Kind, payload: &[u8]) -> Option<usize> {
+    pub fn append_behind(
+        &mut self,
+        max_bytes: usize,
+        payload_bytes: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<usize> {
         let SendBuf::Owned(own) = &mut self.first else { return None };
         let before = own.len();
-        let most = MAX_HEADER + payload.len();
+        let most = MAX_HEADER + payload_bytes;
         let fits = own.capacity() - before >= most && self.bytes + most <= max_bytes;
         if before == 0 || !fits || !self.behind.is_empty() {
             return None;
         }
-        ws::encode_message(own, kind, payload, None);
+        write(own);
         let written = own.len() - before;
         self.bytes += written;
-        Some(written)
+        (written > 0).then_some(written)
     }
 
     /// Appends a frame that goes to others as well.

@@ -7,7 +7,7 @@ use super::slot::{Flags, Phase};
 use super::{Core, inflate};
 use crate::driver::{Driver, Lease, Token};
 use crate::handler::{CloseReason, Conn, Fragment, Handler};
-use crate::ws::{self, CloseCode, Item, Kind, Message, State, Violation};
+use crate::ws::{self, CloseCode, Item, Kind, Message, Role, State, Violation};
 use std::ops::Range;
 
 /// What taking bytes from a connection led to.
@@ -171,20 +171,32 @@ impl<H: Handler> Party<'_, H> {
 
     #[inline]
     fn decode(&mut self, input: &mut [u8], at: &mut usize, leased: bool) -> Outcome {
-        match self.common.meters.is_on() || self.common.stopwatch.is_on() {
-            false => self.decode_all::<false>(input, at, leased),
-            true => self.decode_watched(input, at, leased),
+        match (self.common.meters.is_on() || self.common.stopwatch.is_on(), self.slot.session.role()) {
+            (false, Role::Server) => self.decode_all::<false, false>(input, at, leased),
+            (false, Role::Client) => self.decode_from_server(input, at, leased),
+            (true, _) => self.decode_watched(input, at, leased),
         }
+    }
+
+    /// As a client. Apart, so that servers, whose messages look otherwise, don't ask for each.
+    #[inline(never)]
+    fn decode_from_server(&mut self, input: &mut [u8], at: &mut usize, leased: bool) -> Outcome {
+        self.decode_all::<false, true>(input, at, leased)
     }
 
     /// Keeps the peer to its rate and measures the handler, which the usual loop knows nothing of.
     #[cold]
     fn decode_watched(&mut self, input: &mut [u8], at: &mut usize, leased: bool) -> Outcome {
-        self.decode_all::<true>(input, at, leased)
+        self.decode_all::<true, false>(input, at, leased)
     }
 
     #[inline(always)]
-    fn decode_all<const WATCHED: bool>(&mut self, input: &mut [u8], at: &mut usize, leased: bool) -> Outcome {
+    fn decode_all<const WATCHED: bool, const FROM_SERVER: bool>(
+        &mut self,
+        input: &mut [u8],
+        at: &mut usize,
+        leased: bool,
+    ) -> Outcome {
         let limits = self.common.decode_limits(self.slot);
         let mut withheld_ping = None;
         loop {
@@ -193,7 +205,12 @@ impl<H: Handler> Party<'_, H> {
                 return Outcome::Continue;
             }
             let listening = self.slot.session.state() == State::Open;
-            let item = match self.slot.session.decode(input, at, &limits) {
+            let session = &mut self.slot.session;
+            let item = match FROM_SERVER {
+                false => session.decode(input, at, &limits),
+                true => session.decode_from_server(input, at, &limits),
+            };
+            let item = match item {
                 Ok(Some(item)) => item,
                 Ok(None) => {
                     self.answer_withheld(input, withheld_ping);

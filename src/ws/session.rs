@@ -218,6 +218,12 @@ impl Session {
         !self.has(CLIENT | CLOSE_SENT | INPUT_ENDED | DEFLATE_AGREED)
     }
 
+    /// As [`sends_plainly`](Self::sends_plainly), but masked: a client's.
+    #[inline]
+    pub const fn sends_masked(&self) -> bool {
+        self.bits & (CLIENT | CLOSE_SENT | INPUT_ENDED | DEFLATE_AGREED) == CLIENT
+    }
+
     /// Whether both Close frames have passed: the peer has promised to send no more (§5.5.1), and
     /// waits for the server to end the transport (§7.1.1).
     #[inline]
@@ -299,6 +305,21 @@ impl Session {
             return Ok(None);
         }
         self.decode_any(input, at, limits)
+    }
+
+    /// As [`decode`](Self::decode), where most of what comes is from a server.
+    #[inline(always)]
+    pub(crate) fn decode_from_server(
+        &mut self,
+        input: &mut [u8],
+        at: &mut usize,
+        limits: &DecodeLimits,
+    ) -> Result<Option<Item>, Violation> {
+        match self.take_short_binary(input, at, limits) {
+            Some(item) => Ok(Some(item)),
+            None if *at == input.len() => Ok(None),
+            None => self.decode_any(input, at, limits),
+        }
     }
 
     /// Every form of frame.

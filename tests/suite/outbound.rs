@@ -1,7 +1,7 @@
 //! Connections that the service opens itself: the client role.
 
 use crate::far_end::{accept_for, client_frame, request, switch};
-use crate::peer::{ACCEPT, Peer, bare, close};
+use crate::peer::{ACCEPT, Peer, bare, binary, close};
 use crate::service::Ask;
 use crate::stage::{On, Setup, Stage};
 use ringwire::{ClientRequest, Deadlines, Limits, Prepared};
@@ -45,6 +45,32 @@ on_every_driver! {
             assert_eq!((b0, payload.as_slice()), (0x81, &b"to many"[..]));
             assert!(masks.insert(mask), "a mask was used twice");
         }
+    }
+
+    /// What is sent in two parts comes as one, whatever its length.
+    fn joined_messages_are_whole(on) {
+        let stage = Stage::plain(on);
+        let mut listener = stage.listen();
+        connect(&stage, listener.addr, "/joined", "out");
+        let mut far = listener.accept();
+        let head = request(&mut far);
+        far.send(switch(&accept_for(&head)).as_bytes());
+        stage.wait("out", "open");
+        let mut near = stage.peer();
+        near.upgrade("/joined");
+        let mut masks = HashSet::new();
+        for len in 7..=125_usize {
+            let message: Vec<u8> = (0..len).map(|at| (at * 7 + len) as u8).collect();
+            far.send(&bare(0x82, &message));
+            near.send(&binary(&message));
+            for _ in 0..2 {
+                let (b0, mask, payload) = client_frame(&mut far);
+                assert_eq!((b0, &payload), (0x82, &message), "{len} bytes");
+                masks.insert(mask);
+                near.expect_binary(&message);
+            }
+        }
+        assert!(masks.len() > 200, "a key for each frame");
     }
 
     fn opens_speaks_and_closes(on) {

@@ -261,6 +261,14 @@ impl Handler for Service {
                 conn.send_binary(&bytes[1..]);
                 conn.send_text("after");
             }
+            "/joined" => {
+                let Message::Binary(bytes) = message else { panic!("only binary ones") };
+                let Some((first, rest)) = bytes.split_first_chunk::<7>() else { panic!("only long ones") };
+                // Alone, and behind another one.
+                for _ in 0..2 {
+                    assert_eq!(conn.send_binary_joined(first, rest), SendResult::Sent);
+                }
+            }
             "/twice" => {
                 conn.send(message);
                 conn.send_text("and more");
