@@ -23,7 +23,6 @@ pub mod heartbeat;
 pub mod histogram;
 pub mod inflate;
 pub mod interest;
-mod keystream;
 mod ledger;
 pub mod lent;
 mod lifetimes;
