@@ -86,9 +86,14 @@ def fresh(program, source):
 def uws():
     """Compiles uWebSockets' sources, which cargo has fetched inside of a crate."""
     source = PERF / "baselines/uws"
-    # The second is for callgrind alone, which knows no AVX-512.
-    programs = {"uws-echo": "native", "uws-echo-avx2": "x86-64-v3"}
-    if all(fresh(BASELINES / name, source / "echo.cpp") for name in programs):
+    # AVX2 is for callgrind alone, which knows no AVX-512.
+    programs = {
+        "uws-echo": ("echo.cpp", "native"),
+        "uws-echo-avx2": ("echo.cpp", "x86-64-v3"),
+        "uws-topic": ("topic.cpp", "native"),
+    }
+    programs = {name: how for name, how in programs.items() if not fresh(BASELINES / name, source / how[0])}
+    if not programs:
         return
     need("gcc", "g++")
     fetched = subprocess.run(
@@ -97,17 +102,17 @@ def uws():
     packages = json.loads(fetched.stdout)["packages"]
     manifest = next(p["manifest_path"] for p in packages if p["name"] == "libuwebsockets-sys")
     sources = pathlib.Path(manifest).parent / "uWebSockets"
-    for name, architecture in programs.items():
-        uws_program(sources, source / "echo.cpp", BASELINES / name, architecture)
+    for name, (file, architecture) in programs.items():
+        uws_program(sources, source / file, BASELINES / name, architecture)
 
 
-def uws_program(sources, echo, program, architecture):
+def uws_program(sources, file, program, architecture):
     usockets = sources / "uSockets/src"
     objects = BASELINES / "uws-objects" / architecture
     objects.mkdir(parents=True, exist_ok=True)
     flags = ["-O3", f"-march={architecture}", "-flto=auto", "-DLIBUS_NO_SSL", "-DUWS_NO_ZLIB", "-w", f"-I{usockets}"]
     compiled = []
-    for file in sorted([*usockets.glob("*.c"), usockets / "eventing/epoll_kqueue.c"]):
-        compiled.append(objects / f"{file.stem}.o")
-        subprocess.run(["gcc", *flags, "-c", file, "-o", compiled[-1]], check=True)
-    subprocess.run(["g++", "-std=c++20", *flags, f"-I{sources}/src", echo, *compiled, "-o", program], check=True)
+    for part in sorted([*usockets.glob("*.c"), usockets / "eventing/epoll_kqueue.c"]):
+        compiled.append(objects / f"{part.stem}.o")
+        subprocess.run(["gcc", *flags, "-c", part, "-o", compiled[-1]], check=True)
+    subprocess.run(["g++", "-std=c++20", *flags, f"-I{sources}/src", file, *compiled, "-o", program], check=True)

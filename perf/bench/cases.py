@@ -26,6 +26,10 @@ def echo(connections, size, *more):
     return ["echo", f"-n{connections}", f"--size={size}", *more]
 
 
+def to_many(subscribers, size, rate):
+    return ["broadcast", f"-n{subscribers}", f"--size={size}", "--binary", f"--rate={rate}", "--arrivals=even"]
+
+
 CASES = {
     "1×20 B": Case(echo(1, 20), curve=True),
     "1×20 B, generator polls": Case(
@@ -53,6 +57,9 @@ CASES = {
     "handshakes": Case(["churn", "-n64", "--source=127.0.0.0/8"], wants="handshake"),
     "idle 1,000": Case(["idle", "-n1000", "--echo-once", "--hold=1", "--size=20"], wants="idle", quick=False),
     "idle 9,000": Case(["idle", "-n9000", "--echo-once", "--hold=1", "--size=20"], wants="idle"),
+    "idle 9,000, subscribed": Case(["idle", "-n9000", "--hold=2"], wants="topic", quick=False),
+    "100 B to 5,000": Case(to_many(5000, 100, 6), wants="topic"),
+    "4 KiB to 5,000": Case(to_many(5000, 4096, 6), wants="topic"),
     "200×20 B, one shard": Case(echo(200, 20), wants="shards", shards=1),
     "200×20 B, two shards": Case(echo(200, 20), wants="shards", shards=2),
     "200×20 B, 16 deep, one shard": Case(echo(200, 20, "--depth=16"), wants="shards", shards=1),

@@ -7,6 +7,8 @@ from .servers import PEERS, RUST_PEERS
 
 URING, EPOLL, POLLING, UWS = "ringwire io_uring", "ringwire epoll", "ringwire polling", "uWebSockets"
 LARGE = ["200×16 KiB", "1×1 MiB", "1×1 MiB, reno"]
+TO_MANY = ["100 B to 5,000", "4 KiB to 5,000"]
+SUBSCRIBED = "idle 9,000, subscribed"
 OPEN = ["200×20 B at 50 %", "200×20 B at 80 %"]
 # A histogram's own resolution, three digits, and what two equal servers differ by.
 NO_WORSE = 1.02
@@ -112,6 +114,7 @@ def claims(results):
             book.ratio(10, text, before and 2 * before, after, 1.9, at_least=True)
     raw = [cell("200×20 B", server, "cpu") for server in ("raw io_uring", "raw epoll")]
     book.ratio(11, "200×20 B: the bare echo on io_uring ÷ on epoll", *raw, 0.9)
+    to_many(book)
     return sorted(book.claims, key=lambda claim: claim.number)
 
 
@@ -125,6 +128,19 @@ def polling(book):
     text = f"{case}, ringwire polling: p99 ÷ uWebSockets"
     book.ratio(5, text, cell(case, POLLING, "p99"), cell(case, UWS, "p99"), 0.4)
     book.value(5, "idle 9,000, ringwire polling: CPUs used in silence", cell("idle 9,000", POLLING, "idle_cpus"), 0.01)
+
+
+def to_many(book):
+    cell = book.results.median
+    for case in TO_MANY:
+        for server in (URING, EPOLL):
+            text = f"{case}: CPU of {server} ÷ the ceiling"
+            book.ratio(12, text, cell(case, server, "cpu"), book.results.ceiling(case), 1.1)
+        book.below(12, case, URING, PEERS, "cpu")
+        book.below(12, case, URING, PEERS, "last", what="time to the last delivery")
+    for server in (URING, EPOLL):
+        book.value(13, f"{SUBSCRIBED}, {server}: resident bytes per connection", cell(SUBSCRIBED, server, "idle"), 128)
+        book.value(13, f"{SUBSCRIBED}, {server}: CPUs used", cell(SUBSCRIBED, server, "idle_cpus"), 0.005)
 
 
 def between_equals(book):

@@ -2,9 +2,12 @@
 //! offer compression get it, with the default settings; the others are served without.
 //!
 //! `baseline-ringwire uring|epoll PORT [CORES]`: with cores, as in 0,1, a thread pinned to each.
+//! `baseline-ringwire uring|epoll PORT topic`: no echo; everyone listens to one topic, and what anyone sends
+//! is published there.
 
 use ringwire::{
-    Compression, Conn, DeflateConfig, DriverChoice, Handler, ListenAddr, Message, Request, Server, Upgrade,
+    Compression, Conn, DeflateConfig, DriverChoice, Handler, ListenAddr, Message, Prepared, Request, Server,
+    Upgrade,
 };
 
 struct Echo;
@@ -21,13 +24,39 @@ impl Handler for Echo {
     }
 }
 
+const TOPIC: &str = "feed";
+
+struct Topic;
+
+impl Handler for Topic {
+    type State = ();
+
+    fn upgrade(&mut self, _request: &Request<'_>) -> Upgrade<()> {
+        Upgrade::accept(())
+    }
+
+    fn open(&mut self, conn: &mut Conn<'_, ()>) {
+        conn.subscribe(TOPIC).expect("room");
+    }
+
+    fn message(&mut self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+        let message = match message {
+            Message::Text(text) => Prepared::text(text),
+            Message::Binary(bytes) => Prepared::binary(bytes.to_vec()),
+        };
+        conn.publish(TOPIC, &message).expect("room");
+    }
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let driver: DriverChoice = arguments.next().ok_or("uring|epoll PORT")?.parse()?;
     let port = arguments.next().ok_or("uring|epoll PORT")?;
     let addr: ListenAddr = format!("127.0.0.1:{port}").parse()?;
+    let how = arguments.next();
+    let topic = how.as_deref() == Some("topic");
     // Without cores, whoever starts it pins it.
-    let cores: Vec<usize> = match arguments.next() {
+    let cores: Vec<usize> = match how.filter(|_| !topic) {
         Some(cores) => cores.split(',').map(str::parse).collect::<Result<_, _>>()?,
         None => Vec::new(),
     };
@@ -40,5 +69,5 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .cores(cores)
         .compression(compression)
         .bind()?;
-    Ok(server.run(|_shard| Echo)?)
+    Ok(if topic { server.run(|_shard| Topic) } else { server.run(|_shard| Echo) }?)
 }
