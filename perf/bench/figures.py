@@ -57,6 +57,9 @@ FIGURES = {
     "generator": Figure("CPU time of the generator per message, ns", cpu("own_ns_per_message"), LOADS),
     "resident": Figure("Resident memory of the server after the load, MiB", lambda s: s["resident_bytes"] / 2**20, LOADS),
     "idle": Figure("Growth of resident memory per idle connection, bytes", memory("rss_bytes_per_connection"), IDLE),
+    "idle_held": Figure(
+        "Resident memory with all connections idle, KiB", lambda sample: sample["memory"]["held"]["rss"] / 1024, IDLE
+    ),
     "idle_kernel": Figure(
         "Growth of the kernel's slab per idle connection, both ends, bytes", memory("kernel_bytes_per_connection"), IDLE
     ),

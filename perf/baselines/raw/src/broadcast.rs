@@ -27,7 +27,11 @@ pub enum Wire {
 }
 
 /// Accepts, and hands whatever comes to `send_to_all`, with all who are there and whether these have changed.
-fn serve(listener: &TcpListener, wire: Wire, mut send_to_all: impl FnMut(&[i32], bool, &[u8])) -> io::Result<()> {
+fn serve(
+    listener: &TcpListener,
+    wire: Wire,
+    mut send_to_all: impl FnMut(&[i32], bool, &[u8]),
+) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = listener.as_raw_fd();
     // SAFETY: no memory is involved.
