@@ -94,6 +94,11 @@ impl Side {
         Some(more.swap_remove(at))
     }
 
+    /// Of subscriptions beyond the first.
+    fn more_bytes(&self) -> usize {
+        self.more.as_ref().map_or(0, |more| size_of::<Vec<Sub>>() + more.capacity() * size_of::<Sub>())
+    }
+
     fn is_blank(&self) -> bool {
         self.first.list == NONE
             && self.overflow == Overflow::DropNewest
@@ -112,6 +117,8 @@ struct Page {
 #[derive(Debug, Default)]
 pub struct Sides {
     pages: Vec<Option<Box<Page>>>,
+    /// Of pages, and of further subscriptions.
+    bytes: usize,
 }
 
 impl Sides {
@@ -172,21 +179,39 @@ impl Sides {
         if at >= self.pages.len() {
             self.pages.resize_with(at + 1, || None);
         }
+        if self.pages[at].is_none() {
+            self.bytes += size_of::<Page>();
+        }
         let page = self.pages[at].get_or_insert_with(|| {
             Box::new(Page { sides: std::array::from_fn(|_| Side::default()), used: 0 })
         });
         let side = &mut page.sides[slot as usize % PAGE];
         let before = side.is_blank();
+        self.bytes -= side.more_bytes();
         let result = change(side);
+        self.bytes += side.more_bytes();
         match (before, side.is_blank()) {
             (true, false) => page.used += 1,
             (false, true) => page.used -= 1,
             _ => {}
         }
         if page.used == 0 {
+            let left: usize = page.sides.iter().map(Side::more_bytes).sum();
+            self.bytes -= size_of::<Page>() + left;
             self.pages[at] = None;
         }
         result
+    }
+
+    /// Bytes held.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes + self.pages.capacity() * size_of::<Option<Box<Page>>>()
+    }
+
+    /// The same by a walk, for the part that is counted.
+    pub(super) fn walked_bytes(&self) -> (usize, usize) {
+        let of = |page: &Page| size_of::<Page>() + page.sides.iter().map(Side::more_bytes).sum::<usize>();
+        (self.pages.iter().flatten().map(|page| of(page)).sum(), self.bytes)
     }
 
     /// Records in use.
