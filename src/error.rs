@@ -22,6 +22,8 @@ pub enum ServerError {
     Tls(TlsError),
     /// The host's: the driver asked for cannot run, or none can.
     Driver(String),
+    /// The host's: threads cannot be started.
+    Threads(io::Error),
     /// The host's: a shard failed while it ran. Its connections are lost.
     Shard {
         /// Which one.
@@ -39,6 +41,7 @@ impl fmt::Display for ServerError {
             Self::Listen { error, .. } => error.fmt(f),
             Self::Tls(error) => error.fmt(f),
             Self::Driver(text) => write!(f, "no driver: {text}"),
+            Self::Threads(error) => write!(f, "no threads for TLS: {error}"),
             Self::Shard { shard, error } => write!(f, "shard {shard} failed: {error}"),
         }
     }
@@ -47,7 +50,7 @@ impl fmt::Display for ServerError {
 impl std::error::Error for ServerError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Listen { error, .. } | Self::Shard { error, .. } => Some(error),
+            Self::Listen { error, .. } | Self::Shard { error, .. } | Self::Threads(error) => Some(error),
             Self::Tls(error) => error.source(),
             Self::Config(_) | Self::Driver(_) => None,
         }

@@ -13,7 +13,7 @@ use crate::engine::admission::Gate;
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::{Mailbox, mailbox};
 use crate::engine::peers::Peers;
-use crate::engine::tls::Listeners;
+use crate::engine::tls::{Crew, Listeners};
 use crate::engine::{Command, Core, CoreConfig};
 use crate::error::ServerError;
 use crate::handler::Handler;
@@ -45,6 +45,7 @@ pub fn available_cores() -> Vec<usize> {
 pub struct ServerBuilder {
     addrs: Vec<ListenAddr>,
     tls: Listeners,
+    tls_threads: usize,
     shards: Option<usize>,
     cores: Option<Vec<usize>>,
     driver: DriverChoice,
@@ -71,6 +72,24 @@ impl ServerBuilder {
     pub fn listen_tls(mut self, addr: impl Into<ListenAddr>, config: TlsConfig) -> Self {
         self.addrs.push(addr.into());
         self.tls.push(Some(config));
+        self
+    }
+
+    /// Threads that take the steps of TLS handshakes off the shards, which serve others meanwhile; default 0,
+    /// the shards take them themselves. They run on cores that no shard is pinned to, if there are any. A
+    /// shard has at most 64 steps with them; handshakes beyond wait in order
+    /// (`ringwire_tls_steps_away`, `ringwire_tls_steps_helped_total`).
+    ///
+    /// ```no_run
+    /// # let tls: ringwire::TlsConfig = unimplemented!();
+    /// # let addr: ringwire::ListenAddr = "0.0.0.0:443".parse()?;
+    /// // Three cores for shards, one for handshakes.
+    /// let builder = ringwire::Server::builder().listen_tls(addr, tls).cores([0, 1, 2]).tls_threads(1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls_threads(mut self, threads: usize) -> Self {
+        self.tls_threads = threads;
         self
     }
 
@@ -152,6 +171,12 @@ impl ServerBuilder {
         if !(1..=MAX_SHARDS).contains(&shards) {
             return Err(ServerError::Config(format!("{shards} shards: give 1 to {MAX_SHARDS}")));
         }
+        if self.tls_threads > MAX_SHARDS {
+            return Err(ServerError::Config(format!(
+                "{} threads for TLS: give 0 to {MAX_SHARDS}",
+                self.tls_threads
+            )));
+        }
         check_limits(&self.limits)?;
         if let Compression::Deflate(config) = &self.compression {
             check_deflate(config)?;
@@ -195,6 +220,7 @@ impl ServerBuilder {
             compression: self.compression,
             busy_poll: self.busy_poll,
             tls: self.tls,
+            tls_threads: self.tls_threads,
             admission: self.admission,
             rates: self.rates,
             handle: ServerHandle { remote: Remote { directory }, asked: Arc::default() },
@@ -252,6 +278,7 @@ pub struct Server {
     compression: Compression,
     busy_poll: Option<BusyPoll>,
     tls: Listeners,
+    tls_threads: usize,
     admission: Admission,
     rates: Rates,
     handle: ServerHandle,
@@ -350,10 +377,12 @@ impl Server {
             compression,
             busy_poll,
             tls,
+            tls_threads,
             rates,
             handle,
             ..
         } = self;
+        let crew = start_crew(tls_threads, &cores)?;
         let gate = Arc::new(Gate::new(self.admission));
         let remote = handle.remote.clone();
         let cores_used = if cores.is_empty() { available_cores().len() } else { cores.len() };
@@ -368,6 +397,7 @@ impl Server {
             compression,
             busy_poll,
             tls,
+            crew,
             gate,
             rates,
             shards_per_core,
@@ -411,6 +441,13 @@ impl Server {
     }
 }
 
+/// Helpers where no shard is pinned, if there is such a place.
+fn start_crew(threads: usize, pinned: &[usize]) -> Result<Crew, ServerError> {
+    let free: Vec<usize> = available_cores().into_iter().filter(|core| !pinned.contains(core)).collect();
+    let cores = if pinned.is_empty() { &[][..] } else { &free };
+    Crew::start(threads, cores).map_err(ServerError::Threads)
+}
+
 struct StopOthers<'a>(&'a Remote);
 
 impl Drop for StopOthers<'_> {
@@ -444,6 +481,7 @@ struct ShardPlan<F> {
     compression: Compression,
     busy_poll: Option<BusyPoll>,
     tls: Listeners,
+    crew: Crew,
     gate: Arc<Gate>,
     rates: Rates,
     shards_per_core: u32,
@@ -486,6 +524,7 @@ where
         compression: plan.compression.clone(),
         busy_poll: plan.busy_poll.clone(),
         tls: plan.tls.clone(),
+        helpers: plan.crew.helpers(sender.clone()),
         peers: plan.remote.directory.peers.clone(),
         gate: plan.gate.clone(),
         rates: plan.rates.clone(),

@@ -13,7 +13,7 @@ use crate::engine::admission::Gate;
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::mailbox;
 use crate::engine::peers::Peers;
-use crate::engine::tls::Listeners;
+use crate::engine::tls::{Helpers, Listeners};
 use crate::engine::{Command, Core, CoreConfig};
 use crate::handler::Handler;
 use crate::remote::{Directory, Remote};
@@ -104,6 +104,7 @@ pub struct SimulationBuilder<H> {
     origin: OriginPolicy,
     compression: Compression,
     tls: Listeners,
+    tls_threads: usize,
     admission: Admission,
     rates: Rates,
     /// Known when it is built.
@@ -150,6 +151,15 @@ impl<H: Handler> SimulationBuilder<H> {
         self
     }
 
+    /// Steps of TLS handshakes are taken elsewhere, as
+    /// [`ServerBuilder::tls_threads`](crate::ServerBuilder::tls_threads) does: here they come back some milliseconds later, if
+    /// this is not 0.
+    #[cfg(feature = "tls")]
+    pub fn tls_threads(mut self, threads: usize) -> Self {
+        self.tls_threads = threads;
+        self
+    }
+
     /// How many connections are let in, from whom; default [`Admission::default`].
     pub fn admission(mut self, admission: Admission) -> Self {
         self.admission = admission;
@@ -165,8 +175,7 @@ impl<H: Handler> SimulationBuilder<H> {
     /// Builds the world and the shard in it. `factory` is what [`Server::run`](crate::Server::run)
     /// is given; the shard has number 0 and no core.
     pub fn build(self, factory: impl FnOnce(&ShardInfo) -> H) -> Simulation<H> {
-        let Self { seed, faults, limits, deadlines, origin, compression, tls, admission, rates, handler: _ } =
-            self;
+        let Self { seed, faults, limits, deadlines, origin, compression, tls, admission, rates, .. } = self;
         let gate = Arc::new(Gate::new(admission));
         let net = SimNet::new(seed, faults);
         let driver_config = DriverConfig {
@@ -199,6 +208,7 @@ impl<H: Handler> SimulationBuilder<H> {
             rates,
             busy_poll: None,
             tls,
+            helpers: Helpers::simulated(self.tls_threads),
             peers,
         };
         let clock = Clock::simulated(net.clock());
@@ -218,6 +228,7 @@ impl<H: Handler> Simulation<H> {
             origin: OriginPolicy::default(),
             compression: Compression::default(),
             tls: Default::default(),
+            tls_threads: 0,
             admission: Admission::default(),
             rates: Rates::default(),
             handler: PhantomData,

@@ -16,6 +16,7 @@ class Case(typing.NamedTuple):
     curve: bool = False  # the whole distribution of latencies is kept
     profiled: bool = False  # the user share and user instructions are counted too
     needs: str | None = None  # an option that the generator must have
+    tls: bool = False  # within TLS
 
     @property
     def scenario(self):
@@ -28,6 +29,10 @@ def echo(connections, size, *more):
 
 def to_many(subscribers, size, rate):
     return ["broadcast", f"-n{subscribers}", f"--size={size}", "--binary", f"--rate={rate}", "--arrivals=even"]
+
+
+def within_tls(load, **more):
+    return Case(load, wants="TLS", tls=True, **more)
 
 
 CASES = {
@@ -61,6 +66,11 @@ CASES = {
     "idle 9,000, subscribed": Case(["idle", "-n9000", "--hold=2"], wants="topic", quick=False),
     "100 B to 5,000": Case(to_many(5000, 100, 6), wants="topic"),
     "4 KiB to 5,000": Case(to_many(5000, 4096, 6), wants="topic"),
+    "200×20 B, TLS": within_tls(echo(200, 20)),
+    "200×20 B, 16 deep, TLS": within_tls(echo(200, 20, "--depth=16")),
+    "200×16 KiB, TLS": within_tls(echo(200, 16 << 10)),
+    "handshakes, TLS": within_tls(["churn", "-n64", "--source=127.0.0.0/8"]),
+    "idle 9,000, TLS": within_tls(["idle", "-n9000", "--echo-once", "--hold=1", "--size=20"], quick=False),
     "200×20 B, one shard": Case(echo(200, 20), wants="shards", shards=1),
     "200×20 B, two shards": Case(echo(200, 20), wants="shards", shards=2),
     "200×20 B, 16 deep, one shard": Case(echo(200, 20, "--depth=16"), wants="shards", shards=1),

@@ -3,8 +3,9 @@
 import typing
 
 from .cases import SCALING
-from .servers import PEERS, RUST_PEERS
+from .servers import PEERS, RUST_PEERS, TLS_PEERS
 
+TLS = ["200×20 B, TLS", "200×20 B, 16 deep, TLS", "200×16 KiB, TLS", "handshakes, TLS"]
 URING, EPOLL, POLLING, UWS = "ringwire io_uring", "ringwire epoll", "ringwire polling", "uWebSockets"
 LARGE = ["200×16 KiB", "1×1 MiB", "1×1 MiB, reno"]
 TO_MANY = ["100 B to 5,000", "4 KiB to 5,000"]
@@ -115,6 +116,11 @@ def claims(results):
     raw = [cell("200×20 B", server, "cpu") for server in ("raw io_uring", "raw epoll")]
     book.ratio(11, "200×20 B: the bare echo on io_uring ÷ on epoll", *raw, 0.9)
     to_many(book)
+    for case in TLS:
+        for server in (URING, EPOLL):
+            mine = cell(case, f"{server} TLS", "cpu")
+            for peer in TLS_PEERS:
+                book.ratio(12, f"{case}: CPU of {server} ÷ {peer}", mine, cell(case, peer, "cpu"), 1)
     return sorted(book.claims, key=lambda claim: claim.number)
 
 

@@ -88,8 +88,11 @@ def load_command(name, case, server, options, seconds, warmup=WARMUP_S, rate=Non
     if SERVERS[name].bare:
         arguments.append("--raw")
     _, cores = cores_of(case, options)
+    if case.tls:
+        arguments.append("--insecure")
     arguments += ["--quiet", f"--json={path}", f"--cores={','.join(map(str, cores))}", f"--pid={server.pid}"]
-    return [str(LOADGEN), scenario, f"ws://127.0.0.1:{server.port}/", *arguments], path
+    url = f"{'wss' if case.tls else 'ws'}://127.0.0.1:{server.port}/"
+    return [str(LOADGEN), scenario, url, *arguments], path
 
 
 def read_report(path, curve):

@@ -10,6 +10,8 @@ PERF = pathlib.Path(__file__).resolve().parents[1]
 ROOT = PERF.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 BASELINES = TARGET / "baselines"
+# ECDSA on P-256, the same for all who speak TLS.
+CERT, KEY = BASELINES / "tls.cert.pem", BASELINES / "tls.key.pem"
 LOADGEN = TARGET / "release/ringwire-loadgen"
 RINGWIRE = TARGET / "release/ringwire"
 
@@ -60,6 +62,19 @@ def ringwire(driver):
     return Peer(command, WEBSOCKET | {"deflate", "shards", "topic"}, quick=True, program=program, callgrind=callgrind)
 
 
+def within_tls(program, *arguments, **more):
+    """A server that speaks TLS, whose port stands before the certificate and its key."""
+    return Peer(
+        lambda case, port: [program, *arguments, port, CERT, KEY], frozenset({"TLS"}), quick=True, program=program, **more
+    )
+
+
+def ringwire_tls(driver):
+    program = BASELINES / "release/baseline-ringwire"
+    command = lambda case, port: [program, driver, port, "tls", CERT, KEY]  # noqa: E731
+    return Peer(command, frozenset({"TLS"}), quick=True, program=program)
+
+
 def serve(*more, can):
     def command(case, port):
         compress = ["--compress"] if case.wants == "deflate" else []
@@ -76,6 +91,11 @@ def tungstenite(case, port):
 
 def uws(case, port):
     return [BASELINES / ("uws-topic" if case.wants == "topic" else "uws-echo"), port]
+
+
+def tungstenite_tls(case, port):
+    buffer_bytes = 4096 if case.scenario == "idle" else 131072
+    return [BASELINES / "release/baseline-tungstenite-tls", port, CERT, KEY, buffer_bytes]
 
 
 # mimalloc asks for huge pages, and 2 MiB steps would be all that one sees of a peer's idle connections.
@@ -121,12 +141,24 @@ SERVERS = {
         WEBSOCKET | {"deflate"},
         program=BASELINES / "node-ws/node_modules/ws",
     ),
+    "ringwire io_uring TLS": ringwire_tls("uring"),
+    "ringwire epoll TLS": ringwire_tls("epoll"),
+    "uWebSockets OpenSSL": within_tls(BASELINES / "uws-echo-tls"),
+    "tokio-tungstenite rustls": within_tls(BASELINES / "release/baseline-tungstenite-tls")._replace(
+        command=tungstenite_tls, environment=SMALL_PAGES
+    ),
+    # uWebSockets with OpenSSL as well, whose callbacks are Python's.
+    "socketify (Python) OpenSSL": within_tls(
+        BASELINES / "socketify/bin/python", PERF / "baselines/socketify/echo.py"
+    )._replace(program=BASELINES / "socketify/ready"),
 }
 
 CEILINGS = [name for name in SERVERS if name.startswith("raw")]
 OURS = [name for name in SERVERS if name.startswith("ringwire")]
 PEERS = [name for name in SERVERS if name not in CEILINGS + OURS]
-RUST_PEERS = [name for name in PEERS if name not in ("uWebSockets", "Boost.Beast", "Node ws")]
+TLS_PEERS = [name for name in PEERS if "TLS" in SERVERS[name].can]
+NOT_RUST = ("uWebSockets", "Boost.Beast", "Node ws", "uWebSockets OpenSSL", "socketify (Python) OpenSSL")
+RUST_PEERS = [name for name in PEERS if name not in NOT_RUST]
 
 
 def has_option(command, option):

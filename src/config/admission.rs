@@ -12,7 +12,8 @@ use std::str::FromStr;
 /// Beyond a limit a peer is answered 503 with `Retry-After` before its request is read, and the
 /// connection ends; `ringwire_admission_refused_total` counts it by limit. While 256 such answers of a
 /// shard are under way, further peers are closed without one, as answers would cost more than they
-/// save (`ringwire_admission_unanswered_total`). [`Limits::max_connections`](super::Limits) of the
+/// save (`ringwire_admission_unanswered_total`). Within TLS the answer takes a whole handshake: 64 of
+/// them a second and shard are made, and peers beyond are closed. [`Limits::max_connections`](super::Limits) of the
 /// shard is another matter: there peers wait in the backlog.
 ///
 /// Connections that the server opens itself are not counted.

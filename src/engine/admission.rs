@@ -24,6 +24,9 @@ use std::time::Duration;
 
 /// Answers of a core to peers that are not let in which may be under way.
 pub const MAX_ANSWERS: u32 = 256;
+/// Of these, how many a core gives within TLS in a second, and at once: each takes a whole handshake, some
+/// 0.12 ms, so that whoever is not let in costs it 1 % of its time at most.
+const TLS_ANSWERS_PER_SECOND: u32 = 64;
 const TABLES: usize = 64;
 
 /// Which limit kept a peer out. The order is that of [`Refusal::NAMES`].
@@ -240,12 +243,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if let Err(refusal) = gate.enter(self.clock.now(), address(peer).filter(|_| counts)) {
             event!(info, shard = self.common.shard, %peer, limit = ?refusal, "not let in");
             stats.count_refusal(refusal);
-            if secured {
-                // Whoever speaks TLS would not understand the answer.
-                stats.admission_unanswered.add(1);
-                return self.driver.refuse(socket);
-            }
-            return self.turn_away(socket, peer);
+            return self.turn_away(socket, peer, secured.then_some((listener, proxied)));
         }
         let (phase, ms) =
             if secured { (Phase::Securing, deadlines.tls_ms) } else { (Phase::Head, deadlines.head_ms) };
@@ -267,12 +265,19 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.pause_accept_if_full();
     }
 
-    fn turn_away(&mut self, socket: D::Socket, peer: PeerAddr) {
-        if self.common.answers >= MAX_ANSWERS {
-            self.common.stats.admission_unanswered.add(1);
+    /// Answers a peer that is not let in; within TLS, with the listener and whether a proxy speaks first,
+    /// when the handshake is done.
+    fn turn_away(&mut self, socket: D::Socket, peer: PeerAddr, tls: Option<(u32, bool)>) {
+        let (now, common) = (self.clock.now(), &mut self.common);
+        let rate = TLS_ANSWERS_PER_SECOND;
+        if common.answers >= MAX_ANSWERS || tls.is_some() && !common.tls_answers.take(now, 1, rate, rate) {
+            common.stats.admission_unanswered.add(1);
             return self.driver.refuse(socket);
         }
-        self.common.answers += 1;
+        common.answers += 1;
+        if let Some((listener, proxied)) = tls {
+            return self.turn_away_later(socket, peer, listener, proxied);
+        }
         let token = self.insert(peer, Phase::Head, Role::Server);
         self.driver.attach(token, socket);
         let response = self.common.refusal();
@@ -280,6 +285,19 @@ impl<D: Driver, H: Handler> Core<D, H> {
         party.common.stats.http_errors.add(1);
         party.append(256, |out| response.encode(out, false, false));
         self.finish(token);
+        self.pause_accept_if_full();
+    }
+
+    fn turn_away_later(&mut self, socket: D::Socket, peer: PeerAddr, listener: u32, proxied: bool) {
+        let token = self.insert(peer, Phase::Securing, Role::Server);
+        let Some((slot, _)) = self.table.get(token) else { return };
+        slot.flags.set(Flags::TLS);
+        if proxied {
+            slot.entry.set(Entry::PROXY_DUE);
+        }
+        self.common.tls.accept(token.slot, listener);
+        self.driver.attach(token, socket);
+        self.arm_within(token, self.common.deadlines.tls_ms);
         self.pause_accept_if_full();
     }
 }

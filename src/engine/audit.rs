@@ -27,6 +27,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             && !self.has_post()
             && self.connects.is_empty()
             && !self.common.tls.is_waiting()
+            && self.common.tls.away() == 0
             && !matches!(self.accept_paused, super::AcceptPause::Until(_))
     }
 

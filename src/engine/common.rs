@@ -18,7 +18,7 @@ use super::overflow::Dropped;
 use super::pool::Pool;
 use super::post::Post;
 use super::queue::Queue;
-use super::rates::Meters;
+use super::rates::{Meters, Pace};
 use super::sides::Sides;
 use super::slot::{Flags, NO_WORK, PeerTable, Phase, Slot};
 use super::stats::Stats;
@@ -151,6 +151,8 @@ pub struct Common {
     pub gate: Arc<Gate>,
     /// Answers under way to peers that were not let in.
     pub answers: u32,
+    /// Those within TLS, by time.
+    pub tls_answers: Pace,
     /// How fast peers may send.
     pub meters: Meters,
     /// When connections have been open long enough.

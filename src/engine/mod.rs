@@ -86,7 +86,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use subscriptions::Subscribe;
 use table::{MAX_SLOTS, Table};
-use tls::{Listeners, Secures};
+use tls::{Helpers, Listeners, Secures, Step};
 use wheel::Wheel;
 
 /// Commands taken from the mailbox in one turn.
@@ -147,6 +147,8 @@ pub enum Command {
         /// As in [`Conn::close`](crate::Conn::close).
         reason: String,
     },
+    /// A helper has taken a step of a TLS handshake.
+    Shaken(Box<Step>),
     /// Stop accepting, close every connection with 1001, and end when all have answered or
     /// `drain_ms` has passed.
     Drain,
@@ -175,6 +177,8 @@ pub struct CoreConfig {
     pub busy_poll: Option<BusyPoll>,
     /// Which listeners have TLS.
     pub tls: Listeners,
+    /// Who takes the steps of their handshakes.
+    pub helpers: Helpers,
     /// What it shares with the others.
     pub peers: Arc<Peers>,
 }
@@ -235,13 +239,14 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let common = Common {
             shard: config.shard,
             pool: Pool::new(limits.max_pool_bytes),
-            tls: Secures::new(config.tls, &limits),
+            tls: Secures::new(config.tls, config.helpers, &limits),
             limits,
             heartbeat: Heartbeat::new(config.deadlines.idle_ms, config.shard),
             lifetimes: Lifetimes::new(&config.deadlines),
             meters: Meters::new(config.rates),
             gate: config.gate,
             answers: 0,
+            tls_answers: Default::default(),
             deadlines: config.deadlines,
             origin: config.origin,
             deflate: Contexts::new(config.compression),
@@ -371,7 +376,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
             _ => None,
         };
         let settle = self.unawaited.then_some(SETTLE);
-        let wait = [timers, accept, settle, self.handler_wait].into_iter().flatten().min();
+        let later = self.common.tls.next_due().map(|when| when.saturating_sub(self.clock.now()));
+        let wait = [timers, accept, settle, later, self.handler_wait].into_iter().flatten().min();
         if self.drain.is_none() && !self.common.meters.has_paused() {
             return wait;
         }
@@ -514,6 +520,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 Command::Close { id, code, reason } => self.with_conn(id, |common, slot, token| {
                     common.close(slot, token, Some(code), &reason);
                 }),
+                Command::Shaken(step) => self.on_shaken(step),
                 Command::Drain => self.begin_drain(),
                 Command::Stop => self.stop(),
             }
@@ -591,6 +598,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         stats.tls_connections.set(tls_open.into());
         stats.tls_ready.set(tls_ready as u64);
         stats.tls_shaking.set(self.common.tls.shaking().into());
+        stats.tls_away.set(self.common.tls.away().into());
         stats.absorb(&self.driver.stats());
         if let Some(spin) = &self.spin {
             stats.absorb_spin(&spin.counts());

@@ -6,6 +6,7 @@
 //!
 //! Without the feature `tls` the file `tls_off.rs` stands in, where nobody has TLS.
 
+mod helpers;
 mod secures;
 
 use super::Core;
@@ -15,7 +16,7 @@ use super::party::Party;
 use super::pool::Pool;
 use super::receive::Outcome;
 use super::requests::Served;
-use super::slot::{Flags, Phase, Slot};
+use super::slot::{Entry, Flags, Phase, Slot};
 use crate::driver::{Driver, SendBuf, Token};
 use crate::handler::{CloseReason, Handler};
 use crate::http::Response;
@@ -25,9 +26,12 @@ use crate::ws::State;
 /// Room for the messages of a handshake, with what rustls is lent for one of them.
 const SHAKE_BYTES: usize = 8 << 10;
 
+pub use helpers::{Crew, Helpers, Step};
 pub use secures::{Listeners, Secures};
 
 pub(super) use secures::Prepared;
+
+use helpers::MAX_AWAY;
 
 impl Common {
     /// Gives a slot the client's end that was prepared for it.
@@ -63,7 +67,8 @@ impl<H: Handler> Party<'_, H> {
                 return self
                     .fail_tls(TlsFailure::Handshake("the peer sends more than a handshake".to_owned()));
             }
-            if !std::mem::replace(&mut side.is_waiting, true) {
+            // While a step is away its return looks after what comes.
+            if !side.connection.is_lent() && !std::mem::replace(&mut side.is_waiting, true) {
                 tls.waiting.push_back(self.token);
             }
             return Outcome::Continue;
@@ -133,12 +138,66 @@ impl<H: Handler> Party<'_, H> {
             Ok(kept) => (kept, 0),
             Err(outcome) => return outcome,
         };
+        // What is not whole is soon looked at.
+        if self.common.tls.helpers.are_there() && Connection::missing_bytes(&kept) == 0 {
+            self.send_away(kept);
+            return Outcome::Continue;
+        }
         let Common { tls, pool, .. } = &mut *self.common;
         let Some(side) = tls.side(self.token.slot) else { return Outcome::Continue };
         if side.out.capacity() == 0 {
             side.out = pool.take(SHAKE_BYTES);
         }
         let shaken = side.connection.shake(&mut kept, &mut used, &mut side.out);
+        self.after_step(kept, used, shaken)
+    }
+
+    /// Lets a helper take the next step.
+    fn send_away(&mut self, kept: Vec<u8>) {
+        let Common { tls, pool, stats, now, .. } = &mut *self.common;
+        let Some(side) = tls.side(self.token.slot) else { return pool.give(kept) };
+        side.away_bytes = kept.capacity() as u32;
+        let step = Step::new(self.token, side.connection.lend(), kept, pool.take(SHAKE_BYTES));
+        tls.away += 1;
+        stats.tls_helped.add(1);
+        tls.helpers.hand_over(step, *now);
+    }
+
+    /// Whether a step that was away is still of use.
+    fn awaits_step(&self) -> bool {
+        matches!(self.slot.phase, Phase::Securing | Phase::Connecting)
+            && self.common.tls.is_lent(self.token.slot)
+    }
+
+    /// A step has been taken elsewhere.
+    fn take_back(&mut self, step: Step) -> Outcome {
+        let Step { connection, mut kept, mut used, mut out, shaken, .. } = step;
+        let Common { tls, pool, .. } = &mut *self.common;
+        let Some(side) = tls.side(self.token.slot) else { return Outcome::Continue };
+        side.connection = connection;
+        side.away_bytes = 0;
+        if side.out.is_empty() {
+            std::mem::swap(&mut side.out, &mut out);
+        } else {
+            side.out.extend_from_slice(&out);
+        }
+        pool.give(out);
+        let came = std::mem::take(&mut side.kept);
+        if !came.is_empty() {
+            kept.drain(..std::mem::take(&mut used));
+            pool.make_room(&mut kept, came.len());
+            kept.extend_from_slice(&came);
+            if side.connection.is_shaking() && !std::mem::replace(&mut side.is_waiting, true) {
+                tls.waiting.push_back(self.token);
+            }
+        }
+        pool.give(came);
+        self.after_step(kept, used, shaken)
+    }
+
+    fn after_step(&mut self, mut kept: Vec<u8>, used: usize, shaken: Result<Shaken, TlsFailure>) -> Outcome {
+        let Common { tls, pool, .. } = &mut *self.common;
+        let Some(side) = tls.side(self.token.slot) else { return Outcome::Continue };
         if side.out.is_empty() {
             pool.give(std::mem::take(&mut side.out));
         } else {
@@ -155,6 +214,12 @@ impl<H: Handler> Party<'_, H> {
             }
             Ok(Shaken::Done(info, mut early)) => {
                 self.shaken(info);
+                if self.slot.phase == Phase::Head && !self.slot.entry.has(Entry::COUNTED) {
+                    // Who was not let in was only to be told so.
+                    self.common.pool.give(kept);
+                    self.refuse(self.common.refusal());
+                    return Outcome::Ended;
+                }
                 let mut outcome = Outcome::Continue;
                 if !early.is_empty() {
                     outcome = self.take_opened(&mut early);
@@ -284,23 +349,47 @@ fn complete(kept: &mut Vec<u8>, pool: &mut Pool, input: &[u8], at: &mut usize) -
 impl<D: Driver, H: Handler> Core<D, H> {
     /// Goes on with as many handshakes as one turn may.
     pub(super) fn progress_handshakes(&mut self) {
+        while let Some(step) = self.common.tls.helpers.through(self.common.now) {
+            self.on_shaken(step);
+        }
         for _ in 0..self.common.limits.max_tls_handshakes_per_turn.max(1) {
+            if self.common.tls.away >= MAX_AWAY {
+                return;
+            }
             let Some(token) = self.common.tls.waiting.pop_front() else { return };
             let Some(mut party) = self.party(token) else { continue };
             let outcome = party.shake();
-            party.common.tls.count_kept(token.slot);
-            let ended_meanwhile = party.slot.flags.has(Flags::EOF);
-            self.after_received(token, outcome);
-            if ended_meanwhile {
-                self.on_eof(token);
-            }
-            self.arm_for_state(token);
+            self.end_step(token, outcome);
         }
+    }
+
+    /// A helper has taken a step.
+    pub(super) fn on_shaken(&mut self, step: Box<Step>) {
+        self.common.tls.away -= 1;
+        let token = step.token;
+        let awaited = self.party(token).filter(Party::awaits_step);
+        let Some(mut party) = awaited else {
+            self.common.stats.tls_helped_in_vain.add(1);
+            self.common.pool.give(step.kept);
+            return self.common.pool.give(step.out);
+        };
+        let outcome = party.take_back(*step);
+        self.end_step(token, outcome);
+    }
+
+    fn end_step(&mut self, token: Token, outcome: Outcome) {
+        self.common.tls.count_kept(token.slot);
+        let ended_meanwhile = self.party(token).is_some_and(|party| party.slot.flags.has(Flags::EOF));
+        self.after_received(token, outcome);
+        if ended_meanwhile {
+            self.on_eof(token);
+        }
+        self.arm_for_state(token);
     }
 
     /// Whether the end of the peer's bytes must wait, as its handshake does.
     pub(super) fn eof_waits(&mut self, token: Token) -> bool {
-        self.common.tls.side(token.slot).is_some_and(|side| side.is_waiting)
+        self.common.tls.side(token.slot).is_some_and(|side| side.is_waiting || side.connection.is_lent())
     }
 
     /// Counts an end without close_notify: data may have been cut off on the way (RFC 8446 §6.1).

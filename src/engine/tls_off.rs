@@ -1,20 +1,54 @@
 //! What stands in for `tls.rs` where the feature `tls` is off: nobody has TLS.
 
-use super::Core;
 use super::common::Common;
+use super::mailbox::Mailbox;
 use super::outbound::ConnectError;
 use super::party::Party;
 use super::pool::Pool;
 use super::receive::Outcome;
 use super::slot::Slot;
+use super::{Command, Core};
 use crate::config::Limits;
 use crate::driver::{Driver, Token};
 use crate::handler::{ClientRequest, Handler};
+use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// No listener has TLS.
 #[derive(Clone, Debug, Default)]
 pub struct Listeners;
+
+/// Nobody helps.
+#[derive(Debug, Default)]
+pub struct Helpers;
+
+/// No threads.
+#[derive(Debug)]
+pub struct Crew;
+
+impl Crew {
+    /// Nothing to start.
+    pub fn start(_threads: usize, _cores: &[usize]) -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    /// Nobody.
+    pub fn helpers(&self, _back: Mailbox<Command>) -> Helpers {
+        Helpers
+    }
+}
+
+impl Helpers {
+    /// Nobody.
+    pub fn simulated(_threads: usize) -> Self {
+        Self
+    }
+}
+
+/// No handshake is helped with.
+#[derive(Debug)]
+pub enum Step {}
 
 /// Nothing is prepared.
 pub(super) struct Prepared;
@@ -25,7 +59,7 @@ pub struct Secures;
 
 impl Secures {
     /// Nothing.
-    pub fn new(_listeners: Listeners, _limits: &Limits) -> Self {
+    pub fn new(_listeners: Listeners, _helpers: Helpers, _limits: &Limits) -> Self {
         Self
     }
 
@@ -39,6 +73,14 @@ impl Secures {
 
     pub(super) fn is_waiting(&self) -> bool {
         false
+    }
+
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        None
+    }
+
+    pub(super) fn away(&self) -> u32 {
+        0
     }
 
     pub(super) fn held_bytes(&self) -> usize {
@@ -88,6 +130,10 @@ impl<H: Handler> Party<'_, H> {
 
 impl<D: Driver, H: Handler> Core<D, H> {
     pub(super) fn progress_handshakes(&mut self) {}
+
+    pub(super) fn on_shaken(&mut self, step: Box<Step>) {
+        match *step {}
+    }
 
     pub(super) fn eof_waits(&mut self, _token: Token) -> bool {
         false

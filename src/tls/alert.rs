@@ -13,6 +13,7 @@ pub(super) const CLOSE_NOTIFY: Alert = Alert(0);
 pub(super) const UNEXPECTED_MESSAGE: Alert = Alert(10);
 pub(super) const BAD_RECORD_MAC: Alert = Alert(20);
 pub(super) const RECORD_OVERFLOW: Alert = Alert(22);
+pub(super) const ILLEGAL_PARAMETER: Alert = Alert(47);
 pub(super) const DECODE_ERROR: Alert = Alert(50);
 pub(super) const INTERNAL_ERROR: Alert = Alert(80);
 pub(super) const USER_CANCELED: Alert = Alert(90);

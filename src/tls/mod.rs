@@ -170,6 +170,8 @@ enum Stage {
     Fresh(Arc<rustls::ServerConfig>),
     Handshake(Box<Handshake>),
     Open(Records),
+    /// Another has it, who takes a step of the handshake.
+    Lent,
     Failed,
 }
 
@@ -204,7 +206,17 @@ impl Connection {
 
     /// Whether it is under way.
     pub(crate) fn is_shaking(&self) -> bool {
-        matches!(self.stage, Stage::Fresh(_) | Stage::Handshake(_))
+        matches!(self.stage, Stage::Fresh(_) | Stage::Handshake(_) | Stage::Lent)
+    }
+
+    /// Gives all of it away for a step of the handshake, until it is put back in place of this.
+    pub(crate) fn lend(&mut self) -> Self {
+        Self { stage: std::mem::replace(&mut self.stage, Stage::Lent) }
+    }
+
+    /// Whether it is to be put back.
+    pub(crate) fn is_lent(&self) -> bool {
+        matches!(self.stage, Stage::Lent)
     }
 
     /// Goes on with the handshake. `input` is all that has come and was not used; `used` counts what
@@ -224,7 +236,7 @@ impl Connection {
                 Box::new(Handshake::server(config)?)
             }
             Stage::Handshake(handshake) => handshake,
-            Stage::Open(_) | Stage::Failed => return Err(TlsFailure::Internal),
+            Stage::Open(_) | Stage::Lent | Stage::Failed => return Err(TlsFailure::Internal),
         };
         let mut early = Vec::new();
         match handshake.advance(input, used, out, &mut early)? {

@@ -23,6 +23,8 @@ const TAG_BYTES: usize = 16;
 const EXPLICIT_BYTES: usize = 8;
 /// Plaintext bytes of one record (RFC 8446 §5.1).
 pub(super) const MAX_PLAIN_BYTES: usize = 16 << 10;
+/// Bytes that an encrypted record of TLS 1.3 may be longer than that (RFC 8446 §5.2).
+const MAX_EXPANSION_BYTES: usize = 256;
 /// Bytes that a record is longer than what it holds, at most.
 pub(super) const OVERHEAD_BYTES: usize = HEADER_BYTES + EXPLICIT_BYTES + 1 + TAG_BYTES;
 /// Records in a row that bring no data: beyond it they are an attack on the processor.
@@ -116,7 +118,7 @@ fn body_bytes(header: &[u8; HEADER_BYTES]) -> Result<usize, Alert> {
         return Err(alert::DECODE_ERROR);
     }
     let bytes = usize::from(u16::from_be_bytes([high, low]));
-    // RFC 5246 §6.2.3 allows so much more, RFC 8446 §5.2 less, which is looked at when it is open.
+    // RFC 5246 §6.2.3 allows so much more; less is allowed in TLS 1.3, which is looked at when it is opened.
     if bytes > MAX_PLAIN_BYTES + 2_048 { Err(alert::RECORD_OVERFLOW) } else { Ok(bytes) }
 }
 
@@ -187,6 +189,10 @@ impl Records {
             return Err(alert::UNEXPECTED_MESSAGE.into());
         }
         let content = &record[plain];
+        // Of these kinds there are no empty records (RFC 8446 §5.1).
+        if content.is_empty() && matches!(kind, ALERT | HANDSHAKE) {
+            return Err(alert::UNEXPECTED_MESSAGE.into());
+        }
         match kind {
             APPLICATION_DATA => Ok(Content::Nothing),
             ALERT => self.on_alert(content),
@@ -232,10 +238,10 @@ impl Records {
         Ok(())
     }
 
-    /// A record of no data.
+    /// A record of this type, whatever it holds.
     #[cfg(test)]
-    pub(super) fn seal_empty(&mut self, out: &mut Vec<u8>) {
-        self.sending.seal(self.version, APPLICATION_DATA, &[], out).unwrap();
+    pub(super) fn seal_as(&mut self, kind: u8, content: &[u8], out: &mut Vec<u8>) {
+        self.sending.seal(self.version, kind, content, out).unwrap();
     }
 
     /// A message of the handshake, out of its time.
@@ -256,9 +262,20 @@ impl Records {
     }
 
     /// TLS 1.3: new keys, and for a client tickets, which it has no use for. Messages are whole within
-    /// their record: nobody cuts these.
+    /// their record: nobody cuts these. New keys come last in it (RFC 8446 §5.1).
     fn on_handshake(&mut self, content: &[u8]) -> Result<Content, TlsFailure> {
-        if let &[KEY_UPDATE, 0, 0, 1, request @ 0..=1] = content {
+        let mut rest = content;
+        while let [NEW_SESSION_TICKET, high, middle, low, more @ ..] = rest {
+            if self.is_server {
+                return Err(alert::UNEXPECTED_MESSAGE.into());
+            }
+            let bytes = u32::from_be_bytes([0, *high, *middle, *low]) as usize;
+            rest = more.get(bytes..).ok_or(alert::DECODE_ERROR)?;
+        }
+        if let &[KEY_UPDATE, 0, 0, 1, request] = rest {
+            if request > 1 {
+                return Err(alert::ILLEGAL_PARAMETER.into());
+            }
             let Some(schedule) = &mut self.schedule else { return Err(alert::UNEXPECTED_MESSAGE.into()) };
             let (sequence, secrets) = match &mut **schedule {
                 Schedule::Server(connection) => connection.update_rx_secret(),
@@ -268,15 +285,7 @@ impl Records {
             self.update_owed |= request == 1;
             return Ok(Content::Nothing);
         }
-        let mut rest = content;
-        while let [NEW_SESSION_TICKET, high, middle, low, more @ ..] = rest {
-            let bytes = u32::from_be_bytes([0, *high, *middle, *low]) as usize;
-            rest = more.get(bytes..).ok_or(alert::DECODE_ERROR)?;
-        }
-        if self.is_server || !rest.is_empty() || content.is_empty() {
-            return Err(alert::UNEXPECTED_MESSAGE.into());
-        }
-        Ok(Content::Nothing)
+        if rest.is_empty() { Ok(Content::Nothing) } else { Err(alert::UNEXPECTED_MESSAGE.into()) }
     }
 
     /// TLS 1.2: refused, by a warning that need not end the connection (RFC 5246 §7.2.2).
@@ -332,6 +341,9 @@ impl Half {
         if version == Version::Tls13 && header[0] != APPLICATION_DATA {
             return Err(alert::UNEXPECTED_MESSAGE.into());
         }
+        if version == Version::Tls13 && body.len() > MAX_PLAIN_BYTES + MAX_EXPANSION_BYTES {
+            return Err(alert::RECORD_OVERFLOW.into());
+        }
         if body.len() < explicit_bytes + TAG_BYTES {
             return Err(alert::BAD_RECORD_MAC.into());
         }
@@ -358,7 +370,10 @@ impl Half {
         let (kind, bytes) = match version {
             Version::Tls12 => (header[0], bytes),
             Version::Tls13 => {
-                // Padding is zeros behind the type (RFC 8446 §5.4).
+                // Padding is zeros behind the type, and no excuse for more than that (RFC 8446 §5.4).
+                if plain.len() > MAX_PLAIN_BYTES + 1 {
+                    return Err(alert::RECORD_OVERFLOW.into());
+                }
                 let at = plain.iter().rposition(|byte| *byte != 0).ok_or(alert::UNEXPECTED_MESSAGE)?;
                 (plain[at], at)
             }

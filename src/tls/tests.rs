@@ -199,9 +199,57 @@ fn who_sends_nothing_again_and_again_is_cut() {
     let Stage::Open(records) = &mut pair.client.stage else { unreachable!() };
     let mut empty = Vec::new();
     for _ in 0..33 {
-        records.seal_empty(&mut empty);
+        records.seal_as(23, &[], &mut empty);
     }
     assert_eq!(told(&mut pair, &empty), Err(TlsFailure::Record(alert::UNEXPECTED_MESSAGE)));
+}
+
+/// What TLS 1.3 does not allow within a record that is authentic.
+#[test]
+fn records_that_must_not_be_are_told_apart() {
+    let padded = |bytes: usize| [&b"data"[..], &vec![0; bytes - 4]].concat();
+    let too_much_padding = padded(MAX_PLAIN_BYTES + 1);
+    for (kind, content, alert) in [
+        (21, &[][..], alert::UNEXPECTED_MESSAGE),
+        (22, &[], alert::UNEXPECTED_MESSAGE),
+        (20, &[1], alert::UNEXPECTED_MESSAGE),
+        (21, &[1], alert::DECODE_ERROR),
+        (22, &[24, 0, 0, 1, 2], alert::ILLEGAL_PARAMETER),
+        (22, &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0], alert::UNEXPECTED_MESSAGE),
+        (22, &[4, 0, 0, 1, 0], alert::UNEXPECTED_MESSAGE),
+        // A type of zero is padding itself, and what lies before it the type.
+        (0, &too_much_padding, alert::RECORD_OVERFLOW),
+    ] {
+        let mut pair = pair(&TLS13, None);
+        let Stage::Open(records) = &mut pair.client.stage else { unreachable!() };
+        let mut wire = Vec::new();
+        records.seal_as(kind, content, &mut wire);
+        assert_eq!(told(&mut pair, &wire), Err(TlsFailure::Record(alert)), "type {kind}");
+    }
+    // As much padding as there may be; and what is longer is not even opened.
+    let mut pair = pair(&TLS13, None);
+    let Stage::Open(records) = &mut pair.client.stage else { unreachable!() };
+    let mut wire = Vec::new();
+    records.seal_as(0, &[b"data\x17", &padded(MAX_PLAIN_BYTES)[5..]].concat(), &mut wire);
+    assert_eq!(told(&mut pair, &wire), Ok(Opened::Data(HEADER_BYTES..HEADER_BYTES + 4)));
+    let body = MAX_PLAIN_BYTES + 257;
+    let wire = [&[23, 3, 3, (body >> 8) as u8, body as u8], &vec![0; body][..]].concat();
+    assert_eq!(told(&mut pair, &wire), Err(TlsFailure::Record(alert::RECORD_OVERFLOW)));
+}
+
+/// Tickets and new keys of a server in one record.
+#[test]
+fn a_client_takes_new_keys_behind_a_ticket() {
+    let Pair { mut client, mut server } = pair(&TLS13, None);
+    let Stage::Open(records) = &mut server.stage else { unreachable!() };
+    let mut wire = Vec::new();
+    records.seal_handshake(&[4, 0, 0, 1, 0, 24, 0, 0, 1, 0], &mut wire);
+    // It has said so: the record that would say it once more is left out.
+    let limit = std::mem::replace(&mut records.max_records, 0);
+    records.update_if_owed(&mut Vec::new()).unwrap();
+    records.max_records = limit;
+    assert_eq!(client.open(&mut wire, &mut 0, &mut Vec::new()), Ok(Opened::Wait));
+    assert_eq!(carried(&mut server, &mut client, b"with the new keys", SMALL), b"with the new keys");
 }
 
 #[test]

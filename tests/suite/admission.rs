@@ -11,6 +11,7 @@ fn with(on: On, admission: Admission) -> Stage {
 
 /// The peer is answered before it has asked.
 fn expect_turned_away(peer: &mut Peer) {
+    peer.shake();
     let answer = peer.expect_refused(503);
     assert_eq!(answer.header("Retry-After"), Some("5"));
 }
@@ -114,8 +115,12 @@ on_every_driver! {
         let mut inside = stage.open("/");
         let mut outside: Vec<Peer> = (0..300).map(|_| stage.peer()).collect();
         stage.wait_metric("ringwire_admission_refused_total", 300);
-        assert_eq!(stage.metric("ringwire_admission_unanswered_total"), 44);
-        assert_eq!(stage.metric("ringwire_connections"), 257);
+        // Within TLS so many in a second are answered, and the host's time passes by itself.
+        let highest = if crate::TLS { 236 } else { 44 };
+        let unanswered = stage.metric("ringwire_admission_unanswered_total");
+        let lowest = if on == On::Sim { highest } else { 44 };
+        assert!((lowest..=highest).contains(&unanswered), "{unanswered} of 300 unanswered");
+        stage.wait_metric("ringwire_connections", 301 - unanswered);
         outside.pop().unwrap().expect_any_end();
         inside.check_echo("unharmed");
     }

@@ -68,6 +68,31 @@ on_every_driver! {
         peer.expect_fin();
     }
 
+    fn a_text_in_many_receive_buffers_is_judged_as_a_whole(on) {
+        let stage = Stage::plain(on);
+        let mut peer = stage.open("/");
+        // Characters lie across all the places where it may be cut.
+        for lead in 0..4 {
+            let message = "a".repeat(lead) + &"€🙂ß".repeat(30_000);
+            peer.send_in_background(text(&message));
+            peer.expect_text(&message);
+            let (head, rest) = message.as_bytes().split_at(101_001);
+            let (middle, tail) = rest.split_at(80_002);
+            let frames = [frame(0x01, head), frame(0x89, b"?"), frame(0x00, middle), frame(0x80, tail)];
+            peer.send_in_background(frames.concat());
+            peer.expect(b"\x8a\x01?");
+            peer.expect_text(&message);
+        }
+        peer.bye();
+        for wrong in [90_000, 140_000, 199_999] {
+            let mut message = vec![b'a'; 200_000];
+            message[wrong] = 0xe2; // nothing of that character follows
+            let mut peer = stage.open("/");
+            peer.send_in_background([frame(0x81, &message), text("not heard")].concat());
+            peer.expect_failed(1007);
+        }
+    }
+
     fn an_end_inside_a_large_frame_is_seen(on) {
         let stage = Stage::plain(on);
         let whole = binary(&pattern(1 << 20, 0));

@@ -50,6 +50,8 @@ pub struct Setup {
     /// What the service listens with; nothing on a plain port.
     #[cfg(feature = "tls")]
     pub tls: Option<ringwire::TlsConfig>,
+    /// Who helps with handshakes: RINGWIRE_TLS_THREADS, or nobody.
+    pub tls_threads: usize,
     /// Of the simulation.
     pub faults: Faults,
     pub seed: u64,
@@ -67,6 +69,7 @@ impl Default for Setup {
             busy_poll: BusyPoll { window_us: 0, ..BusyPoll::default() },
             #[cfg(feature = "tls")]
             tls: crate::TLS.then(crate::client_tls::server_config),
+            tls_threads: std::env::var("RINGWIRE_TLS_THREADS").map_or(0, |text| text.parse().unwrap()),
             faults: Faults::calm(),
             seed: 1,
         }
@@ -77,7 +80,7 @@ impl Setup {
     fn listening(&self, addr: ListenAddr) -> ServerBuilder {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            return Server::builder().listen_tls(addr, tls.clone());
+            return Server::builder().listen_tls(addr, tls.clone()).tls_threads(self.tls_threads);
         }
         Server::builder().listen(addr)
     }
@@ -152,7 +155,7 @@ impl Stage {
             .rates(setup.rates);
         #[cfg(feature = "tls")]
         let simulation = match setup.tls {
-            Some(tls) => simulation.listen_tls(tls),
+            Some(tls) => simulation.listen_tls(tls).tls_threads(setup.tls_threads),
             None => simulation,
         };
         let simulation = simulation.build(|info| Service::new(info, notes.clone()));

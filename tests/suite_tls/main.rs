@@ -23,6 +23,8 @@ macro_rules! on_every_driver {
     };
 }
 
+#[path = "../suite/admission.rs"]
+mod admission;
 #[path = "../suite/attacks.rs"]
 mod attacks;
 #[path = "../suite/backpressure.rs"]
@@ -84,4 +86,5 @@ mod users;
 mod bad_input;
 mod certificates;
 mod client_role;
+mod helped;
 mod sessions;

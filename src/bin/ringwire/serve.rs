@@ -113,9 +113,9 @@ pub fn run(mut options: Options) -> Result<(), Box<dyn Error>> {
     let prefers_uring = matches!(options.driver, Driver::Auto);
     let publish_token: Option<Arc<str>> = options.publish_token.as_deref().map(Into::into);
     let Options { tls, listen, .. } = &mut options;
-    let tls = std::mem::take(tls).config(listen)?;
-    let addrs = std::mem::take(listen);
-    let mut builder = builder(options)?;
+    let (tls_options, addrs) = (std::mem::take(tls), std::mem::take(listen));
+    let mut builder = tls_options.helped(builder(options)?);
+    let tls = tls_options.config(&addrs)?;
     for addr in addrs {
         builder = match &tls {
             #[cfg(feature = "tls")]

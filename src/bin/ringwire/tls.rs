@@ -1,7 +1,7 @@
 //! `serve --tls`: the certificate, one made on the spot for loopback if none is given, and SIGHUP.
 
 use clap::Args;
-use ringwire::{ListenAddr, TlsConfig};
+use ringwire::{ListenAddr, ServerBuilder, TlsConfig};
 use std::error::Error;
 use std::path::PathBuf;
 
@@ -19,9 +19,18 @@ pub struct TlsOptions {
     /// The certificate's private key, in PEM.
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
+
+    /// Threads that take the steps of TLS handshakes off the shards, on cores that no shard has, if there are any.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=ringwire::MAX_SHARDS as i64))]
+    tls_threads: u16,
 }
 
 impl TlsOptions {
+    /// With as many threads for TLS as were asked for.
+    pub fn helped(&self, builder: ServerBuilder) -> ServerBuilder {
+        builder.tls_threads(self.tls_threads.into())
+    }
+
     /// What listeners speak TLS with, if they do.
     pub fn config(self, addrs: &[ListenAddr]) -> Result<Option<TlsConfig>, Box<dyn Error>> {
         if let (Some(cert), Some(key)) = (self.cert, self.key) {

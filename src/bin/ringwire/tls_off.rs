@@ -1,7 +1,7 @@
 //! What stands in for `tls.rs` where the feature `tls` is off: no option, no TLS.
 
 use clap::Args;
-use ringwire::ListenAddr;
+use ringwire::{ListenAddr, ServerBuilder};
 use std::convert::Infallible;
 use std::error::Error;
 
@@ -9,6 +9,10 @@ use std::error::Error;
 pub struct TlsOptions {}
 
 impl TlsOptions {
+    pub fn helped(&self, builder: ServerBuilder) -> ServerBuilder {
+        builder
+    }
+
     pub fn config(self, _addrs: &[ListenAddr]) -> Result<Option<Infallible>, Box<dyn Error>> {
         Ok(None)
     }

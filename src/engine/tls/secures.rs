@@ -8,6 +8,7 @@ use super::super::outbound::ConnectError;
 use super::super::pool::Pool;
 use super::super::queue::Queue;
 use super::super::slot::{Flags, Phase, Slot};
+use super::helpers::{Helpers, MAX_AWAY};
 use crate::config::Limits;
 use crate::driver::Token;
 use crate::handler::ClientRequest;
@@ -17,6 +18,7 @@ use crate::tls::{
 use rustls::pki_types::ServerName;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Plaintext sealed at a time: what waits behind stays as it is, shared if it is shared.
 const MAX_SEALED_BYTES: usize = 256 << 10;
@@ -57,7 +59,9 @@ pub(in crate::engine) struct Side {
     sealed_bytes: u32,
     pub(super) is_waiting: bool,
     is_ready: bool,
-    /// Capacity of `kept` that is in the books.
+    /// Capacity of what a helper has of `kept`.
+    pub(super) away_bytes: u32,
+    /// Capacity of both that is in the books.
     counted_bytes: u32,
     /// Since it was last looked at for being silent.
     is_used: bool,
@@ -82,6 +86,9 @@ pub struct Secures {
     pub(super) open: u32,
     /// Capacity of what is kept, of all.
     kept_bytes: usize,
+    pub(super) helpers: Helpers,
+    /// Steps that these have, those of connections that have ended included.
+    pub(super) away: u32,
 }
 
 impl Side {
@@ -96,6 +103,7 @@ impl Side {
             sealed_bytes: u32::MAX,
             is_waiting: false,
             is_ready: false,
+            away_bytes: 0,
             counted_bytes: 0,
             is_used: false,
             is_ended: false,
@@ -122,6 +130,10 @@ impl Side {
             || (finishing && !self.is_ended && self.connection.is_open())
     }
 
+    fn kept_capacity(&self) -> usize {
+        self.kept.capacity() + self.away_bytes as usize
+    }
+
     pub(super) fn keep(&mut self, pool: &mut Pool, bytes: &[u8]) {
         if self.kept.capacity() == 0 {
             self.kept = pool.take(bytes.len());
@@ -133,8 +145,8 @@ impl Side {
 
 impl Secures {
     /// For these listeners.
-    pub fn new(listeners: Listeners, limits: &Limits) -> Self {
-        Self { listeners, max_ready: limits.max_tls_ready.max(1) as usize, ..Self::default() }
+    pub fn new(listeners: Listeners, helpers: Helpers, limits: &Limits) -> Self {
+        Self { listeners, helpers, max_ready: limits.max_tls_ready.max(1) as usize, ..Self::default() }
     }
 
     /// Whether connections of this listener begin with a handshake.
@@ -147,9 +159,19 @@ impl Secures {
         self.shaking
     }
 
-    /// Whether a handshake waits for its turn.
+    /// Whether a handshake waits for its turn, and not for a helper.
     pub(in crate::engine) fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() && self.away < MAX_AWAY
+    }
+
+    /// When a turn is to come for a step that is away.
+    pub(in crate::engine) fn next_due(&self) -> Option<Duration> {
+        self.helpers.next_due()
+    }
+
+    /// Steps of handshakes that helpers have.
+    pub(in crate::engine) fn away(&self) -> u32 {
+        self.away
     }
 
     /// Bytes received that are kept: parts of records and of handshakes.
@@ -171,7 +193,8 @@ impl Secures {
     #[inline]
     pub(super) fn count_kept(&mut self, slot: u32) {
         if let Some(side) = self.sides.get_mut(slot as usize).and_then(Option::as_deref_mut) {
-            let before = std::mem::replace(&mut side.counted_bytes, side.kept.capacity() as u32);
+            let bytes = side.kept_capacity() as u32;
+            let before = std::mem::replace(&mut side.counted_bytes, bytes);
             self.kept_bytes = self.kept_bytes - before as usize + side.counted_bytes as usize;
         }
     }
@@ -189,6 +212,11 @@ impl Secures {
     /// The connection's own record, if it is within TLS.
     pub(super) fn side(&mut self, slot: u32) -> Option<&mut Side> {
         self.sides.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// Whether a helper has the connection.
+    pub(super) fn is_lent(&self, slot: u32) -> bool {
+        self.sides.get(slot as usize).and_then(Option::as_ref).is_some_and(|side| side.connection.is_lent())
     }
 
     /// Forgets what the handler has seen.
@@ -366,7 +394,7 @@ impl Secures {
             sides += usize::from(has);
         }
         let kept: Vec<&Side> = self.sides.iter().flatten().map(|side| &**side).collect();
-        let kept_bytes: usize = kept.iter().map(|side| side.kept.capacity()).sum();
+        let kept_bytes: usize = kept.iter().map(|side| side.kept_capacity()).sum();
         if kept_bytes != self.kept_bytes {
             return Err(format!("{kept_bytes} bytes kept for TLS, counted {}", self.kept_bytes));
         }

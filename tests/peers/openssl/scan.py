@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """OpenSSL and curl against a running `ringwire serve --cert CERT`: which versions and suites it accepts, and
-whether what OpenSSL may do within a connection goes well.
+whether what OpenSSL may do within a connection goes well; and what bytes are told that OpenSSL would not send.
 
     scan.py https://127.0.0.1:PORT PID CERT
 
@@ -9,6 +9,7 @@ Ends the server (PID) with SIGTERM.
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,37 @@ def connects(*options):
     return "Cipher is (NONE)" not in said and "New, TLSv" in said
 
 
+def hello(version=0x0303, compressions=b"\0", groups=(29, 23), schemes=(0x0403, 0x0804, 0x0401)):
+    """A ClientHello of TLS 1.2 (RFC 5246 §7.4.1.2)."""
+    number = lambda value, size=2: value.to_bytes(size, "big")  # noqa: E731
+    listed = lambda content, size=2: number(len(content), size) + content  # noqa: E731
+    numbers = lambda values: listed(b"".join(map(number, values)))  # noqa: E731
+    extensions = b"".join(number(kind) + listed(numbers(values)) for kind, values in ((10, groups), (13, schemes)))
+    suites = numbers([0xC02B, 0xC02C, 0xCCA9, 0xC02F])
+    body = number(version) + bytes(32) + listed(b"", 1) + suites + listed(compressions, 1) + listed(extensions)
+    return b"\x16\x03\x01" + listed(b"\x01" + listed(body, 3))
+
+
+def answer(sent, hang_up=False, at_least=1 << 20):
+    """What the server says to these bytes, up to its end or so many bytes."""
+    host, port = ADDRESS.split(":")
+    with socket.create_connection((host, int(port)), 10) as peer:
+        peer.sendall(sent)
+        if hang_up:
+            peer.shutdown(socket.SHUT_WR)
+        said = b""
+        try:
+            while len(said) < at_least and (got := peer.recv(1 << 16)):
+                said += got
+        except ConnectionResetError:
+            pass
+        return said
+
+
+def is_alert(said, *descriptions):
+    return said[:1] == b"\x15" and said[3:6] == b"\0\x02\x02" and (not descriptions or said[6] in descriptions)
+
+
 def curl(*options):
     run = subprocess.run(["curl", "-sS", "--noproxy", "*", "--max-time", "10", *options], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
@@ -76,6 +108,52 @@ def no_weak_suite():
     assert taken and taken <= GOOD_TLS12, taken
     taken = {name for name in GOOD_TLS13 | {"TLS_AES_128_CCM_SHA256"} if connects("-tls1_3", "-ciphersuites", name)}
     assert taken == GOOD_TLS13, taken
+
+
+@check
+def no_old_version_by_any_hello():
+    for version in (0x0200, 0x0300, 0x0301, 0x0302):
+        assert is_alert(answer(hello(version)), 70), hex(version)
+
+
+@check
+def no_compression():
+    # Behind record and message headers: version, random, an empty session id or one of 32 bytes, suite, compression.
+    said = answer(hello(compressions=b"\x01\0"), at_least=100)
+    assert said[0] == 22 and said[5] == 2, said
+    assert said[44 + said[43] + 2] == 0, said
+    assert is_alert(answer(hello(compressions=b"\x01")))
+    said, _ = client("-tls1_2")
+    assert "Compression: NONE" in said, said
+
+
+@check
+def no_weak_curve_or_signature():
+    assert answer(hello(), at_least=100)[:1] == b"\x16"
+    # secp192r1, sect163k1; SHA-1 and MD5.
+    assert is_alert(answer(hello(groups=(19, 1))))
+    assert is_alert(answer(hello(schemes=(0x0203, 0x0201, 0x0101))))
+
+
+@check
+def what_makes_no_sense_is_told_by_an_alert():
+    for sent in (
+        b"\0\xff no TLS at all",
+        b"\x18\x03\x02\0\x03\x01\x40\0",  # a heartbeat
+        b"\x17\x03\x03\0\x10" + bytes(16),  # data before a handshake
+        b"\x16\x03\x01\0\x05\x63\0\0\x01\0",  # no such message
+        b"\x16\x03\x01\xff\xff\x01",  # longer than records may be
+    ):
+        assert is_alert(answer(sent)), sent
+
+
+@check
+def a_hello_cut_anywhere_ends_without_harm():
+    whole = hello()
+    for bytes_sent in (0, 1, 4, 5, 6, 20, len(whole) // 2, len(whole) - 1):
+        said = answer(whole[:bytes_sent], hang_up=True)
+        assert not said or is_alert(said), (bytes_sent, said)
+    assert curl("--cacert", CERT, f"{BASE}/healthz") == "ok\n"
 
 
 @check

@@ -4,11 +4,13 @@
 //! `baseline-ringwire uring|epoll PORT [CORES]`: with cores, as in 0,1, a thread pinned to each.
 //! `baseline-ringwire uring|epoll PORT topic`: no echo; everyone listens to one topic, and what anyone sends
 //! is published there.
+//! `baseline-ringwire uring|epoll PORT tls CERT KEY`: within TLS, the certificate and its key in PEM.
 
 use ringwire::{
     Compression, Conn, DeflateConfig, DriverChoice, Handler, ListenAddr, Message, Prepared, Request, Server,
-    Upgrade,
+    TlsConfig, Upgrade,
 };
+use std::path::Path;
 
 struct Echo;
 
@@ -53,21 +55,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let driver: DriverChoice = arguments.next().ok_or("uring|epoll PORT")?.parse()?;
     let port = arguments.next().ok_or("uring|epoll PORT")?;
     let addr: ListenAddr = format!("127.0.0.1:{port}").parse()?;
-    let how = arguments.next();
-    let topic = how.as_deref() == Some("topic");
     // Without cores, whoever starts it pins it.
-    let cores: Vec<usize> = match how.filter(|_| !topic) {
-        Some(cores) => cores.split(',').map(str::parse).collect::<Result<_, _>>()?,
-        None => Vec::new(),
+    let rest: Vec<String> = arguments.collect();
+    let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+    let topic = rest == ["topic"];
+    let mut cores: Vec<usize> = Vec::new();
+    let builder = match rest[..] {
+        [] | ["topic"] => Server::builder().listen(addr),
+        ["tls", chain, key] => {
+            let tls = TlsConfig::builder().certificate(Path::new(chain), Path::new(key)).build()?;
+            Server::builder().listen_tls(addr, tls)
+        }
+        [list] => {
+            cores = list.split(',').map(str::parse).collect::<Result<_, _>>()?;
+            Server::builder().listen(addr)
+        }
+        _ => return Err("uring|epoll PORT [CORES | topic | tls CERT KEY]".into()),
     };
     let shards = cores.len().max(1);
     let compression = Compression::Deflate(DeflateConfig::default());
-    let server = Server::builder()
-        .listen(addr)
-        .driver(driver)
-        .shards(shards)
-        .cores(cores)
-        .compression(compression)
-        .bind()?;
+    let server = builder.driver(driver).shards(shards).cores(cores).compression(compression).bind()?;
     Ok(if topic { server.run(|_shard| Topic) } else { server.run(|_shard| Echo) }?)
 }
