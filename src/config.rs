@@ -362,7 +362,8 @@ pub struct Deadlines {
     /// What peers are told at a graceful shutdown and at the end of `max_lifetime_ms`. Default 1001.
     pub goodbye: Goodbye,
     /// How long an accepted connection may be open before it is closed with `goodbye`, so that clients
-    /// spread anew over servers; counted by `ringwire_lifetimes_ended_total`. Default 0: for ever.
+    /// spread anew over servers; a stream of events ends with its last chunk, other bodies are left to
+    /// their handlers. Counted by `ringwire_lifetimes_ended_total`. Default 0: for ever.
     pub max_lifetime_ms: u32,
     /// By how much of it each connection's lifetime is shorter, at random: percent, at most 100.
     /// Default 10.

@@ -208,6 +208,9 @@ pub struct BroadcastArgs {
     /// Connections that send, besides those that receive.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
     publishers: u64,
+    /// Further connections, opened before the others, that are sent everything and read nothing.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=10_000))]
+    deaf: u64,
     /// Messages per second, of all publishers.
     #[arg(long, default_value = "10", value_parser = positive)]
     rate: f64,
@@ -264,6 +267,8 @@ pub struct Spec {
     pub times: Times,
     /// The server's process.
     pub pid: Option<u32>,
+    /// Connections of a broadcast that read nothing.
+    pub deaf: u64,
 }
 
 impl LoadCommand {
@@ -299,13 +304,21 @@ impl LoadCommand {
         if !alive {
             return Err(format!("--pid {}: there is no such process", common.pid.unwrap_or_default()));
         }
-        let seat = common.seat(&plan)?;
+        let deaf = match self {
+            Self::Broadcast(args) => args.deaf,
+            _ => 0,
+        };
+        if deaf > 0 && plan.targets.iter().any(|target| target.tls) {
+            return Err("--deaf speaks no TLS; give the ws:// address behind it".to_owned());
+        }
+        let seat = common.seat(&plan, deaf)?;
         Ok(Spec {
             name: common.name.clone().unwrap_or(plan.scenario.clone()),
             plan,
             seat,
             times,
             pid: common.pid,
+            deaf,
         })
     }
 
@@ -434,9 +447,10 @@ impl Common {
         })
     }
 
-    fn seat(&self, plan: &Plan) -> Result<Seat, String> {
+    fn seat(&self, plan: &Plan, deaf: u64) -> Result<Seat, String> {
         let most = plan.connections as usize;
-        let workers = host::reserve(plan.connections, self.seat.driver, self.seat.workers())?.min(most);
+        let workers =
+            host::reserve(plan.connections + deaf, self.seat.driver, self.seat.workers())?.min(most);
         Ok(self.seat.seat(workers))
     }
 }

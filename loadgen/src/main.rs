@@ -15,6 +15,7 @@ mod client;
 mod compare;
 mod conduct;
 mod crew;
+mod deaf;
 mod demo;
 mod file;
 mod host;

@@ -4,8 +4,10 @@
 use crate::cli::Spec;
 use crate::conduct::{Conductor, Orders};
 use crate::crew::{Crew, Local};
+use crate::deaf;
 use crate::host::Host;
 use crate::join::Joined;
+use crate::plan::Traffic;
 use crate::progress::{self, Progress};
 use crate::result::{Load, Report, SCHEMA, Verdict};
 use crate::scenario;
@@ -162,6 +164,13 @@ impl Runner {
     }
 
     fn conduct(&self, spec: &Spec, orders: Orders, joined: &mut [Joined]) -> Result<Load, String> {
+        let plan = &spec.plan;
+        let greeting = match &plan.traffic {
+            Traffic::Broadcast { subscribe, .. } => subscribe.as_deref(),
+            _ => None,
+        };
+        // They are there until the load has ended.
+        let _deaf = deaf::open(spec.deaf, plan.target(0), greeting)?;
         let lanes = (spec.seat.workers + joined.iter().map(Joined::workers).sum::<usize>()) as u64;
         let local = Local::start(&spec.plan, &spec.seat, 0, lanes, 0)?;
         let mut crews: Vec<Box<dyn Crew + '_>> = vec![Box::new(local)];

@@ -219,6 +219,18 @@ fn every_subscriber_gets_every_message_in_order() {
 }
 
 #[test]
+fn who_reads_nothing_keeps_nothing_from_the_others() {
+    let server = serve(Conduct::Broadcast);
+    let line = "broadcast URL -n 20 --deaf 5 --size 65536 --rate 200 --duration 1s --max-send-lag 10s";
+    let (code, text, report) = run(line, server.port);
+    assert_eq!(code, 0, "{text}");
+    let broadcast = &report["loads"][0]["broadcast"];
+    let published = broadcast["last"]["count"].as_u64().unwrap();
+    assert!(published > 10, "{text}");
+    assert_eq!(broadcast["latency"]["count"].as_u64().unwrap(), published * 20, "{text}");
+}
+
+#[test]
 fn the_measurement_begins_for_all_workers_at_once() {
     let server = serve(Conduct::Broadcast);
     let line = "broadcast URL -n 60 --workers 6 --rate 100 --duration 500ms --warmup 0s --max-send-lag 10s";

@@ -113,9 +113,13 @@ def fresh(program, source):
 def uws():
     """Compiles uWebSockets' sources, which cargo has fetched inside of a crate."""
     # The second is for callgrind alone, which knows no AVX-512.
-    programs = {"uws-echo": "native", "uws-echo-avx2": "x86-64-v3"}
-    for name, architecture in programs.items():
-        uws_program(name, architecture, ["-DLIBUS_NO_SSL"], [], [])
+    programs = {
+        "uws-echo": ("echo.cpp", "native"),
+        "uws-echo-avx2": ("echo.cpp", "x86-64-v3"),
+        "uws-topic": ("topic.cpp", "native"),
+    }
+    for name, (file, architecture) in programs.items():
+        uws_program(name, file, architecture, ["-DLIBUS_NO_SSL"], [], [])
 
 
 def uws_tls():
@@ -123,7 +127,7 @@ def uws_tls():
     if not pathlib.Path("/usr/include/openssl/ssl.h").exists():
         raise Unavailable("no headers of OpenSSL (Debian: libssl-dev)")
     crypto = ["crypto/openssl.c", "crypto/sni_tree.cpp"]
-    uws_program("uws-echo-tls", "native", ["-DLIBUS_USE_OPENSSL"], crypto, ["-lssl", "-lcrypto"])
+    uws_program("uws-echo-tls", "echo.cpp", "native", ["-DLIBUS_USE_OPENSSL"], crypto, ["-lssl", "-lcrypto"])
 
 
 def uws_sources():
@@ -138,9 +142,9 @@ def uws_sources():
     return pathlib.Path(manifest).parent / "uWebSockets"
 
 
-def uws_program(name, architecture, defines, more, libraries):
-    program, echo = BASELINES / name, PERF / "baselines/uws/echo.cpp"
-    if fresh(program, echo):
+def uws_program(name, file, architecture, defines, more, libraries):
+    program, source = BASELINES / name, PERF / "baselines/uws" / file
+    if fresh(program, source):
         return
     need("gcc", "g++")
     sources = uws_sources()
@@ -150,9 +154,9 @@ def uws_program(name, architecture, defines, more, libraries):
     flags = ["-O3", f"-march={architecture}", "-flto=auto", "-DUWS_NO_ZLIB", *defines, "-w", f"-I{usockets}"]
     compiled = []
     files = [*usockets.glob("*.c"), usockets / "eventing/epoll_kqueue.c", *(usockets / file for file in more)]
-    for file in sorted(files):
-        compiled.append(objects / f"{file.stem}.o")
-        compiler = ["g++", "-std=c++20"] if file.suffix == ".cpp" else ["gcc"]
-        subprocess.run([*compiler, *flags, "-c", file, "-o", compiled[-1]], check=True)
-    link = [echo, *compiled, "-o", program, *libraries]
+    for part in sorted(files):
+        compiled.append(objects / f"{part.stem}.o")
+        compiler = ["g++", "-std=c++20"] if part.suffix == ".cpp" else ["gcc"]
+        subprocess.run([*compiler, *flags, "-c", part, "-o", compiled[-1]], check=True)
+    link = [source, *compiled, "-o", program, *libraries]
     subprocess.run(["g++", "-std=c++20", *flags, f"-I{sources}/src", *link], check=True)

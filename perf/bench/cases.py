@@ -27,6 +27,10 @@ def echo(connections, size, *more):
     return ["echo", f"-n{connections}", f"--size={size}", *more]
 
 
+def to_many(subscribers, size, rate):
+    return ["broadcast", f"-n{subscribers}", f"--size={size}", "--binary", f"--rate={rate}", "--arrivals=even"]
+
+
 def within_tls(load, **more):
     return Case(load, wants="TLS", tls=True, **more)
 
@@ -58,6 +62,10 @@ CASES = {
     "handshakes": Case(["churn", "-n64", "--source=127.0.0.0/8"], wants="handshake"),
     "idle 1,000": Case(["idle", "-n1000", "--echo-once", "--hold=1", "--size=20"], wants="idle", quick=False),
     "idle 9,000": Case(["idle", "-n9000", "--echo-once", "--hold=1", "--size=20"], wants="idle"),
+    "idle 1,000, subscribed": Case(["idle", "-n1000", "--hold=2"], wants="topic", quick=False),
+    "idle 9,000, subscribed": Case(["idle", "-n9000", "--hold=2"], wants="topic", quick=False),
+    "100 B to 5,000": Case(to_many(5000, 100, 6), wants="topic"),
+    "4 KiB to 5,000": Case(to_many(5000, 4096, 6), wants="topic"),
     "200×20 B, TLS": within_tls(echo(200, 20)),
     "200×20 B, 16 deep, TLS": within_tls(echo(200, 20, "--depth=16")),
     "200×16 KiB, TLS": within_tls(echo(200, 16 << 10)),

@@ -8,6 +8,8 @@ from .servers import PEERS, RUST_PEERS, TLS_PEERS
 TLS = ["200×20 B, TLS", "200×20 B, 16 deep, TLS", "200×16 KiB, TLS", "handshakes, TLS"]
 URING, EPOLL, POLLING, UWS = "ringwire io_uring", "ringwire epoll", "ringwire polling", "uWebSockets"
 LARGE = ["200×16 KiB", "1×1 MiB", "1×1 MiB, reno"]
+TO_MANY = ["100 B to 5,000", "4 KiB to 5,000"]
+FEW_SUBSCRIBED, SUBSCRIBED = "idle 1,000, subscribed", "idle 9,000, subscribed"
 OPEN = ["200×20 B at 50 %", "200×20 B at 80 %"]
 # A histogram's own resolution, three digits, and what two equal servers differ by.
 NO_WORSE = 1.02
@@ -113,6 +115,7 @@ def claims(results):
             book.ratio(10, text, before and 2 * before, after, 1.9, at_least=True)
     raw = [cell("200×20 B", server, "cpu") for server in ("raw io_uring", "raw epoll")]
     book.ratio(11, "200×20 B: the bare echo on io_uring ÷ on epoll", *raw, 0.9)
+    to_many(book)
     for case in TLS:
         for server in (URING, EPOLL):
             mine = cell(case, f"{server} TLS", "cpu")
@@ -131,6 +134,23 @@ def polling(book):
     text = f"{case}, ringwire polling: p99 ÷ uWebSockets"
     book.ratio(5, text, cell(case, POLLING, "p99"), cell(case, UWS, "p99"), 0.4)
     book.value(5, "idle 9,000, ringwire polling: CPUs used in silence", cell("idle 9,000", POLLING, "idle_cpus"), 0.01)
+
+
+def to_many(book):
+    cell = book.results.median
+    for case in TO_MANY:
+        for server in (URING, EPOLL):
+            text = f"{case}: CPU of {server} ÷ the ceiling"
+            book.ratio(12, text, cell(case, server, "cpu"), book.results.ceiling(case), 1.1)
+        book.below(12, case, URING, PEERS, "cpu")
+        book.below(12, case, URING, PEERS, "last", what="time to the last delivery")
+    for server in (URING, EPOLL):
+        few, many = cell(FEW_SUBSCRIBED, server, "idle_held"), cell(SUBSCRIBED, server, "idle_held")
+        if None not in (few, many):
+            # What a process has anyway, pools and code, is in both.
+            text = f"{server}: resident bytes per subscribed connection, from 1,000 to 9,000"
+            book.value(13, text, (many - few) * 1024 / 8_000, 128)
+        book.value(13, f"{SUBSCRIBED}, {server}: CPUs used", cell(SUBSCRIBED, server, "idle_cpus"), 0.005)
 
 
 def between_equals(book):

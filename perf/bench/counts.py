@@ -37,6 +37,8 @@ def messages(path):
     for part in ("echo", "rate"):
         if load.get(part):
             return load[part]["messages"]
+    if load.get("broadcast"):
+        return load["broadcast"]["delivered"]
     return load["churn"]["handshakes"]
 
 

@@ -10,7 +10,7 @@ from .servers import CEILINGS
 
 def part(sample):
     """What the scenario measured."""
-    return next(sample[name] for name in ("echo", "rate", "churn", "idle") if sample.get(name))
+    return next(sample[name] for name in ("echo", "rate", "broadcast", "churn", "idle") if sample.get(name))
 
 
 def cpu(key):
@@ -21,9 +21,13 @@ def latency(key):
     return lambda sample: part(sample)["latency"][key] / 1e3
 
 
+def last(sample):
+    return sample["broadcast"]["last"]["p50_ns"] / 1e3
+
+
 def per_s(sample):
     of = part(sample)
-    return of.get("messages_per_s") or of.get("handshakes_per_s")
+    return of.get("messages_per_s") or of.get("delivered_per_s") or of.get("handshakes_per_s")
 
 
 def memory(key):
@@ -37,7 +41,7 @@ class Figure(typing.NamedTuple):
     middle: typing.Callable = statistics.median
 
 
-LOADS = frozenset({"echo", "rate", "churn"})
+LOADS = frozenset({"echo", "rate", "broadcast", "churn"})
 IDLE = frozenset({"idle"})
 FIGURES = {
     "cpu": Figure("CPU time of the server per message, ns", cpu("server_ns_per_message"), LOADS),
@@ -49,9 +53,13 @@ FIGURES = {
     "p50": Figure("Latency, median, µs", latency("p50_ns"), LOADS),
     "p99": Figure("Latency, 99th percentile, µs", latency("p99_ns"), LOADS),
     "p999": Figure("Latency, 99.9th percentile, µs", latency("p999_ns"), LOADS),
+    "last": Figure("Time from publishing a message to its last delivery, median, µs", last, frozenset({"broadcast"})),
     "generator": Figure("CPU time of the generator per message, ns", cpu("own_ns_per_message"), LOADS),
     "resident": Figure("Resident memory of the server after the load, MiB", lambda s: s["resident_bytes"] / 2**20, LOADS),
     "idle": Figure("Growth of resident memory per idle connection, bytes", memory("rss_bytes_per_connection"), IDLE),
+    "idle_held": Figure(
+        "Resident memory with all connections idle, KiB", lambda sample: sample["memory"]["held"]["rss"] / 1024, IDLE
+    ),
     "idle_kernel": Figure(
         "Growth of the kernel's slab per idle connection, both ends, bytes", memory("kernel_bytes_per_connection"), IDLE
     ),

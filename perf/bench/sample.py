@@ -104,9 +104,10 @@ def read_report(path, curve):
     (load,) = report["loads"]
     load["series"] = []
     load["ramp"]["latency"].pop("hdr", None)
-    for part in ("echo", "rate", "idle", "churn"):
+    for part in ("echo", "rate", "idle", "broadcast", "churn"):
         kept = load.get(part) or {}
-        kept.get("send_lag", {}).pop("hdr", None)
+        for of in ("send_lag", "first", "median", "last"):
+            kept.get(of, {}).pop("hdr", None)
         if not curve:
             kept.get("latency", {}).pop("hdr", None)
     return {"host": report["host"], **load}
@@ -148,8 +149,9 @@ def sample(name, case_name, options, rate=None):
 def starved(report):
     """Nothing is wrong but that nothing came: the server or the generator was not let run."""
     counts = [value for value in report["errors"].values() if isinstance(value, int)]
-    part = report.get("echo") or report.get("rate")
-    return sum(counts) == 0 and bool(part) and (part["messages"] == 0 or not report["cpu"]["server_ns_per_message"])
+    part = report.get("echo") or report.get("rate") or report.get("broadcast")
+    came = part and part.get("messages", part.get("delivered"))
+    return sum(counts) == 0 and bool(part) and (came == 0 or not report["cpu"]["server_ns_per_message"])
 
 
 def quiet_sample(name, case_name, options, rate=None):

@@ -47,15 +47,19 @@ def baseline(name, *arguments, can=WEBSOCKET, **more):
     return Peer(command, can, program=program, callgrind=None if "uring" in arguments else command, **more)
 
 
+def topic(case):
+    return ["topic"] if case.wants == "topic" else []
+
+
 def ringwire(driver):
     program = BASELINES / "release/baseline-ringwire"
 
     def command(case, port):
         cores = [",".join(map(str, range(case.shards)))] if case.shards else []
-        return [program, driver, port, *cores]
+        return [program, driver, port, *cores, *topic(case)]
 
     callgrind = command if driver == "epoll" else None
-    return Peer(command, WEBSOCKET | {"deflate", "shards"}, quick=True, program=program, callgrind=callgrind)
+    return Peer(command, WEBSOCKET | {"deflate", "shards", "topic"}, quick=True, program=program, callgrind=callgrind)
 
 
 def within_tls(program, *arguments, **more):
@@ -81,8 +85,12 @@ def serve(*more, can):
 
 def tungstenite(case, port):
     # Its documentation advises a small read buffer for many connections, a large one for throughput.
-    buffer_bytes = 4096 if case.scenario == "idle" else 131072
-    return [BASELINES / "release/baseline-tungstenite", port, buffer_bytes]
+    buffer_bytes = 4096 if case.scenario in ("idle", "broadcast") else 131072
+    return [BASELINES / "release/baseline-tungstenite", port, buffer_bytes, *topic(case)]
+
+
+def uws(case, port):
+    return [BASELINES / ("uws-topic" if case.wants == "topic" else "uws-echo"), port]
 
 
 def tungstenite_tls(case, port):
@@ -98,21 +106,23 @@ SERVERS = {
     "raw epoll": baseline("baseline-raw", "epoll", can=BARE, bare=True, quick=True),
     "raw io_uring": baseline("baseline-raw", "uring", "1024", "65536", can=BARE, bare=True, quick=True),
     "raw handshake": baseline("baseline-raw", "handshake", can=frozenset({"handshake"}), quick=True),
+    "raw fan-out epoll": baseline("baseline-raw", "fanout-epoll", can=frozenset({"topic"}), quick=True),
+    "raw fan-out io_uring": baseline("baseline-raw", "fanout-uring", can=frozenset({"topic"}), quick=True),
     "ringwire io_uring": ringwire("uring"),
     "ringwire epoll": ringwire("epoll"),
     "ringwire serve": serve(can=WEBSOCKET | {"deflate"}),
     "ringwire codec on tokio-uring": baseline("baseline-tokio-uring"),
     "ringwire polling": serve(f"{BUSY_POLL}={BUSY_POLL_US}", can={"echo", "WebSocket", "idle"})._replace(quick=True),
     "uWebSockets": Peer(
-        lambda case, port: [BASELINES / "uws-echo", port],
-        WEBSOCKET,
+        uws,
+        WEBSOCKET | {"topic"},
         quick=True,
         program=BASELINES / "uws-echo",
         callgrind=lambda case, port: [BASELINES / "uws-echo-avx2", port],
     ),
     "tokio-tungstenite": Peer(
         tungstenite,
-        WEBSOCKET,
+        WEBSOCKET | {"topic"},
         quick=True,
         program=BASELINES / "release/baseline-tungstenite",
         environment=SMALL_PAGES,
@@ -143,7 +153,7 @@ SERVERS = {
     )._replace(program=BASELINES / "socketify/ready"),
 }
 
-CEILINGS = ["raw epoll", "raw io_uring", "raw handshake"]
+CEILINGS = [name for name in SERVERS if name.startswith("raw")]
 OURS = [name for name in SERVERS if name.startswith("ringwire")]
 PEERS = [name for name in SERVERS if name not in CEILINGS + OURS]
 TLS_PEERS = [name for name in PEERS if "TLS" in SERVERS[name].can]

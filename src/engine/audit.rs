@@ -88,6 +88,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// Every subscription has its place, and every place its subscription.
     fn audit_topics(&self) -> Result<(), String> {
         let sides = &self.common.sides;
+        let (walked, counted) = sides.walked_bytes();
+        demand!(walked == counted, "subscribers hold {walked} bytes, counted {counted}");
         let Some(topics) = &self.common.topics else { return Ok(()) };
         let (mut subs, mut placed) = (0, 0);
         for (token, _, state) in self.table.iter() {
@@ -109,6 +111,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
         let listed: usize = topics.lists.iter().map(|(_, list)| list.subscribers()).sum();
         demand!(placed == listed, "{placed} subscriptions have a place, lists count {listed}");
+        let (walked, counted) = topics.walked_bytes();
+        demand!(walked == counted, "lists hold {walked} bytes, counted {counted}");
         let counted = topics.counts().1;
         demand!(subs == counted, "{subs} subscriptions, counted {counted}");
         Ok(())

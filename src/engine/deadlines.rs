@@ -73,9 +73,13 @@ pub(super) fn nearest(common: &Common, index: u32, slot: &Slot) -> Option<(i32, 
         .filter(|_| slot.session.is_inside_message())
         .filter(|_| !slot.flags.has(Flags::STREAM) && !slot.flags.has(Flags::SLOWED))
         .and_then(|work| left(work.assembly_since, deadlines.assembly_ms, Due::End(Deadline::Assembly)));
+    let ages = match slot.phase {
+        Phase::Open => slot.session.state() == State::Open && slot.session.role() == Role::Server,
+        Phase::Stream => slot.flags.has(Flags::EVENTS),
+        _ => false,
+    };
     let lifetime = (common.lifetimes.end(index))
-        .filter(|_| slot.phase == Phase::Open && slot.session.state() == State::Open)
-        .filter(|_| slot.session.role() == Role::Server)
+        .filter(|_| ages)
         .map(|end| (end.wrapping_sub(common.tick) as i32, Due::Lifetime));
     [write, state, assembly, lifetime].into_iter().flatten().min_by_key(|(left, _)| *left)
 }

@@ -81,6 +81,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let slots = self.table.bound() as usize * (size_of::<Slot>() + size_of::<Option<H::State>>());
         let works = common.works.capacity() * size_of::<Work>();
         let side = common.meters.held_bytes() + common.lifetimes.held_bytes() + common.tls.held_bytes();
+        let topics =
+            common.topics.as_ref().map_or(0, |topics| topics.held_bytes()) + common.sides.held_bytes();
         let inflaters = common.deflate.lent() as usize * Inflater::MEMORY_BYTES;
         let buffers = common.stats.receive_buffers.get() * u64::from(common.limits.receive_buffer_bytes);
         let bytes = common.outbox_bytes
@@ -91,7 +93,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
             + self.inbox.held_bytes()
             + slots
             + works
-            + side;
+            + side
+            + topics;
         bytes as u64 + buffers
     }
 

@@ -7,6 +7,7 @@
 use super::backlog::{Backlog, Key};
 use super::common::{Common, SendResult, Work};
 use super::pool::Pool;
+use super::sides::Side;
 use super::slot::{Flags, Phase, Slot};
 use crate::driver::{SendBuf, Token};
 use crate::ws::{self, CloseCode, Kind, Prepared, Role, State};
@@ -120,14 +121,14 @@ impl Common {
 
     /// Bytes that may wait for a connection.
     pub(super) fn max_outbox(&self, slot: u32) -> usize {
-        let own = self.sides.get(slot).map_or(0, |side| side.max_outbox_bytes);
+        let own = self.sides.get(slot).map_or(0, Side::max_outbox_bytes);
         let all = self.limits.max_outbox_bytes;
         (if own == 0 { all } else { own.min(all) }) as usize
     }
 
     /// The connection's policy.
     pub fn overflow(&self, slot: u32) -> Overflow {
-        self.sides.get(slot).map_or(Overflow::DropNewest, |side| side.overflow)
+        self.sides.get(slot).map_or(Overflow::DropNewest, Side::overflow)
     }
 
     /// Sends what was published to a topic (`via`) or to a user, and notes if it is lost.

@@ -129,7 +129,7 @@ stats! {
     pool_bytes "gauge" "ringwire_pool_bytes" "Bytes of free buffers kept for reuse.",
     received_bytes "gauge" "ringwire_received_bytes" "Bytes received and kept: heads, frames and messages that are not whole.",
     early_bytes "gauge" "ringwire_early_bytes" "Of these, what came before a request or handshake was whole.",
-    memory_bytes "gauge" "ringwire_memory_bytes" "Bytes held in all: queued, received, pools, compression, receive buffers and tables.",
+    memory_bytes "gauge" "ringwire_memory_bytes" "Bytes held in all: queued, received, pools, compression, receive buffers, tables and topics.",
     memory_closes "counter" "ringwire_memory_closes_total" "Connections ended because they, or all together, held too much.",
     memory_refusals "counter" "ringwire_memory_refusals_total" "Requests refused because those half there held max_early_bytes.",
     busy_connections "gauge" "ringwire_busy_connections" "Connections that hold more than their slot.",

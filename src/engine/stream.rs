@@ -2,7 +2,7 @@
 //!
 //! Such a connection is in [`Phase::Stream`] and has the outbox, the limits and the deadlines of any
 //! other. The contract: what was begun as chunks ends with the last chunk (RFC 9112 §7.1) only where
-//! the handler or a drain ended it; a client that misses it has lost something.
+//! the handler, a drain or its age ended it; a client that misses it has lost something.
 
 use super::common::{Common, SendResult};
 use super::party::Party;
@@ -173,6 +173,8 @@ impl<H: Handler> Party<'_, H> {
         }
         if response.is_events() {
             self.slot.flags.set(Flags::EVENTS);
+            // Clients of events come back by themselves, and say what they have.
+            self.common.lifetimes.begin(self.token.slot, self.token.generation, self.common.tick);
         }
         let first = response.content();
         if !first.is_empty() {

@@ -111,7 +111,7 @@ impl Common {
 
     /// The subscription by which a connection gets already what a filter asks for.
     fn carrier(&self, topics: &Topics, token: Token, filter: Filter<'_>) -> Option<Sub> {
-        let side = self.sides.get(token.slot).filter(|side| side.wildcards > 0)?;
+        let side = self.sides.get(token.slot).filter(|side| side.wildcards() > 0)?;
         let mut carriers = side.subs().filter(|sub| sub.position != COVERED);
         carriers.find(|sub| topics.lists[sub.list as usize].filter().covers(filter)).copied()
     }

@@ -85,6 +85,8 @@ pub struct Topics {
     /// In order of names, for subscribers to wildcards.
     retained: BTreeMap<Arc<str>, u32>,
     retained_bytes: usize,
+    /// Names, places and queues of all lists.
+    lists_bytes: usize,
     publications: Slab<(OnItsWay, u32)>,
     /// Lists for which something waits, in turn.
     active: VecDeque<u32>,
@@ -109,6 +111,13 @@ impl List {
     /// Who stands at a place.
     pub(super) fn at(&self, position: u32) -> Option<u32> {
         self.entries.get(position as usize).copied()
+    }
+
+    /// What it holds beside its place in the table of lists.
+    fn held_bytes(&self) -> usize {
+        self.name.len()
+            + self.entries.capacity() * size_of::<u32>()
+            + self.waiting.capacity() * size_of::<Waiting>()
     }
 
     /// Connections that stand in it.
@@ -139,6 +148,7 @@ impl Topics {
             Filter::Below(prefix) => (prefix, true),
         };
         let name: Arc<str> = name.into();
+        self.lists_bytes += name.len();
         let index = self.lists.insert(List {
             name: name.clone(),
             below,
@@ -177,7 +187,9 @@ impl Topics {
     /// Puts a connection into a list; returns its place.
     pub(super) fn enter(&mut self, list: u32, slot: u32) -> u32 {
         let list = &mut self.lists[list as usize];
+        let before = list.held_bytes();
         list.entries.push(slot);
+        self.lists_bytes += list.held_bytes() - before;
         list.entries.len() as u32 - 1
     }
 
@@ -215,7 +227,9 @@ impl Topics {
             let number = self.publications.insert((publication, matched.len() as u32)) as u32;
             for index in matched.drain(..) {
                 let list = &mut self.lists[index as usize];
+                let before = list.held_bytes();
                 list.waiting.push_back(Waiting { publication: number, bound: list.entries.len() as u32 });
+                self.lists_bytes += list.held_bytes() - before;
                 if !std::mem::replace(&mut list.active, true) {
                     self.active.push_back(index);
                 }
@@ -395,6 +409,7 @@ impl Topics {
         let list = &self.lists[index as usize];
         if list.members == 0 && list.retained.is_none() && list.waiting.is_empty() && !list.active {
             let list = self.lists.remove(index as usize);
+            self.lists_bytes -= list.held_bytes();
             if list.below {
                 self.below.remove(&list.name)
             } else {
@@ -406,6 +421,21 @@ impl Topics {
     /// Bytes of what has been delivered since the last call.
     pub fn take_done_bytes(&mut self) -> usize {
         std::mem::take(&mut self.done_bytes)
+    }
+
+    /// Bytes of lists, tables and last values. What is on its way is the mailbox's.
+    pub fn held_bytes(&self) -> usize {
+        let names = self.exact.capacity() + self.below.capacity();
+        self.lists_bytes
+            + self.retained_bytes
+            + self.lists.capacity() * size_of::<List>()
+            + names * size_of::<(Arc<str>, u32)>()
+            + self.publications.capacity() * size_of::<(OnItsWay, u32)>()
+    }
+
+    /// The same by a walk, for the part that is counted.
+    pub(super) fn walked_bytes(&self) -> (usize, usize) {
+        (self.lists.iter().map(|(_, list)| list.held_bytes()).sum(), self.lists_bytes)
     }
 
     /// Topics, subscriptions and retained bytes.

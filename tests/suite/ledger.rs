@@ -2,7 +2,7 @@
 
 use crate::peer::{Peer, binary, frame};
 use crate::stage::{On, Setup, Stage};
-use ringwire::Limits;
+use ringwire::{Limits, Prepared, Publication};
 
 fn with(on: On, limits: Limits) -> Stage {
     let limits = Limits { receive_buffers: 32, receive_buffer_bytes: 4_096, ..limits };
@@ -107,5 +107,25 @@ on_every_driver! {
         assert_eq!(stage.closed("a").last().unwrap(), "close Memory");
         stage.wait_metric("ringwire_outbox_bytes", 0);
         witness.check_echo("unharmed");
+    }
+
+    /// Lists, and what topics retain, are in the books, and out of them when they have gone.
+    fn topics_count(on) {
+        let stage = with(on, Limits::default());
+        let memory = || stage.metric("ringwire_memory_bytes");
+        let base = memory();
+        let value = Prepared::binary(vec![7; 1_000_000]);
+        stage.remote.publish_with(Publication::new("kept", &value).retain()).unwrap();
+        stage.until("it is kept", || memory() >= base + 1_000_000);
+        let mut peer = stage.open("/");
+        for number in 0..200 {
+            peer.send(&crate::peer::text(&format!("!sub a/{number:0>100}")));
+        }
+        stage.until("all are subscribed", || stage.metric("ringwire_subscriptions") == 200);
+        assert!(memory() >= base + 1_000_000 + 200 * 150, "{} after {base}", memory());
+        drop(peer);
+        stage.until("none is", || stage.metric("ringwire_subscriptions") == 0);
+        stage.remote.publish_with(Publication::new("kept", &Prepared::binary(Vec::new())).retain()).unwrap();
+        stage.until("it is given back", || memory() < base + 1_000_000);
     }
 }

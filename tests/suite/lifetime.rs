@@ -44,6 +44,33 @@ on_every_driver! {
         assert_eq!(stage.closed("a").last().unwrap(), "close Timeout(Close)");
     }
 
+    /// A stream of events ends whole, another body goes on for as long as its handler wants.
+    fn an_old_stream_of_events_ends(on) {
+        let deadlines = Deadlines {
+            max_lifetime_ms: 300,
+            lifetime_jitter_percent: 0,
+            event_idle_ms: 0,
+            ..Deadlines::default()
+        };
+        let stage = Stage::new(on, Setup { deadlines, ..Setup::default() });
+        let (mut events, mut body) = (stage.peer(), stage.peer());
+        body.send(b"GET /body?tag=body HTTP/1.1\r\nHost: a\r\n\r\n");
+        body.expect_http(200);
+        body.expect_chunk("begin ");
+        for tag in ["first", "second"] {
+            events.send(format!("GET /events?tag={tag} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+            events.expect_http(200);
+            events.expect_chunk("id: 1\nevent: hello\ndata: welcome\n\n");
+            events.expect_chunk("");
+            events.expect_fin();
+            assert_eq!(stage.closed(tag), ["open", "close Local"]);
+            events = stage.peer();
+        }
+        stage.wait_metric("ringwire_lifetimes_ended_total", 2);
+        stage.remote.send_text(stage.id("body"), "and on").unwrap();
+        body.expect_chunk("and on");
+    }
+
     /// A drain with a window tells its peers one after the other, and serves the others meanwhile.
     fn a_drain_is_paced(on) {
         let deadlines =

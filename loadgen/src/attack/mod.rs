@@ -15,7 +15,7 @@ mod floods;
 mod frames;
 mod handshake;
 mod heads;
-mod peer;
+pub mod peer;
 mod text;
 mod wait;
 

@@ -39,7 +39,7 @@ pub fn run(listener: &TcpListener) -> io::Result<()> {
     }
 }
 
-fn watch(epoll: i32, fd: i32) {
+pub fn watch(epoll: i32, fd: i32) {
     let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: fd as u64 };
     // SAFETY: the event outlives the call.
     unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) };
@@ -72,7 +72,12 @@ fn answer(fd: i32, answered: &mut bool) -> bool {
         send(fd, &CLOSE);
         return false;
     }
-    let Some(key) = key(&buffer[..len]) else { return false };
+    answer_opening(fd, &buffer[..len])
+}
+
+/// Answers a request; false if it is none.
+pub fn answer_opening(fd: i32, request: &[u8]) -> bool {
+    let Some(key) = key(request) else { return false };
     let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
     let mut response = [0_u8; HEAD.len() + 28 + 4];
     response[..HEAD.len()].copy_from_slice(HEAD);

@@ -5,6 +5,7 @@
 //! sends out of the very buffers, one system call per turn.
 //! `baseline-raw handshake PORT` answers an opening and a closing handshake without reading them.
 //! `baseline-raw broadcast-epoll|broadcast-uring PORT` sends whatever arrives to every socket.
+//! `baseline-raw fanout-epoll|fanout-uring PORT` does so with the messages of WebSocket clients.
 #![allow(unsafe_code, reason = "system calls, and memory shared with the kernel")]
 
 mod broadcast;
@@ -12,13 +13,14 @@ mod epoll;
 mod handshake;
 mod uring;
 
+use broadcast::Wire;
 use std::net::TcpListener;
 
 fn main() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let how = arguments.next().unwrap_or_default();
     let mut number = || arguments.next().and_then(|text| text.parse::<u32>().ok());
-    let port = number().expect("epoll|uring|handshake|broadcast-epoll|broadcast-uring PORT") as u16;
+    let port = number().expect("a way and a port") as u16;
     let listener = TcpListener::bind(("127.0.0.1", port))?;
     // SAFETY: no memory is involved. A longer backlog than the library's 128, for ramps.
     unsafe { libc::listen(std::os::fd::AsRawFd::as_raw_fd(&listener), 4_096) };
@@ -26,9 +28,11 @@ fn main() -> std::io::Result<()> {
         "epoll" => epoll::run(&listener),
         "uring" => uring::run(&listener, number().unwrap_or(1_024) as u16, number().unwrap_or(64 << 10)),
         "handshake" => handshake::run(&listener),
-        "broadcast-epoll" => broadcast::epoll(&listener),
-        "broadcast-uring" => broadcast::uring(&listener),
-        _ => panic!("epoll, uring, handshake, broadcast-epoll or broadcast-uring"),
+        "broadcast-epoll" => broadcast::epoll(&listener, Wire::Bare),
+        "broadcast-uring" => broadcast::uring(&listener, Wire::Bare),
+        "fanout-epoll" => broadcast::epoll(&listener, Wire::Frames),
+        "fanout-uring" => broadcast::uring(&listener, Wire::Frames),
+        _ => panic!("epoll, uring, handshake, or broadcast or fanout with -epoll or -uring"),
     }
 }
 

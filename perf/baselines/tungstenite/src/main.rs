@@ -3,6 +3,9 @@
 //! buffer is an argument (128 KiB for throughput, 4 KiB for many connections).
 //!
 //! `baseline-tungstenite PORT [READ_BUFFER_BYTES]`
+//! `baseline-tungstenite PORT READ_BUFFER_BYTES topic`: no echo; what anyone sends goes to all.
+
+mod topic;
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -40,6 +43,9 @@ fn main() -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+        if std::env::args().nth(3).as_deref() == Some("topic") {
+            return topic::serve(&listener, config).await;
+        }
         // A local set would do as well; `spawn` on this runtime stays on this thread.
         loop {
             let (stream, _) = listener.accept().await?;
