@@ -198,7 +198,8 @@ pub use remote::{DrainProgress, Remote, RemoteError, Responder};
 pub use server::{MAX_SHARDS, Server, ServerBuilder, ServerHandle, ShardInfo, available_cores};
 #[cfg(feature = "tls")]
 pub use tls::{
-    Alert, ClientAuth, Pem, TlsClient, TlsConfig, TlsConfigBuilder, TlsFailure, TlsInfo, TlsVersion,
+    Alert, ClientAuth, KernelTls, Pem, TlsClient, TlsConfig, TlsConfigBuilder, TlsFailure, TlsInfo,
+    TlsVersion,
 };
 pub use ws::{CloseCode, Message, Prepared};
 

@@ -13,7 +13,7 @@ use crate::engine::admission::Gate;
 use crate::engine::clock::Clock;
 use crate::engine::mailbox::{Mailbox, mailbox};
 use crate::engine::peers::Peers;
-use crate::engine::tls::{Crew, Listeners};
+use crate::engine::tls::{Crew, Listeners, kernel_wish};
 use crate::engine::{Command, Core, CoreConfig};
 use crate::error::ServerError;
 use crate::handler::Handler;
@@ -192,10 +192,17 @@ impl ServerBuilder {
             keepalive_s: self.deadlines.tcp_keepalive_s,
             user_timeout_ms: self.deadlines.tcp_user_timeout_ms,
         };
-        for addr in self.addrs {
+        for (index, addr) in self.addrs.into_iter().enumerate() {
+            let kernel = kernel_wish(&self.tls, index);
+            if kernel == Some(true) {
+                probe::kernel_tls().map_err(ServerError::Config)?;
+            }
             let (bound, local) = listen::bind_with(&addr, shards, &tcp)
                 .map_err(|error| ServerError::Listen { addr, error })?;
-            for (shard, listener) in listeners.iter_mut().zip(bound) {
+            for (shard, mut listener) in listeners.iter_mut().zip(bound) {
+                if kernel.is_some() {
+                    listener.keep_plain();
+                }
                 shard.push(listener);
             }
             local_addrs.push(local);

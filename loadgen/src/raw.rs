@@ -121,7 +121,8 @@ impl<D: Driver> Raw<D> {
             Event::Sent { token, buf, result } => self.on_sent(token.slot as usize, buf, &result),
             Event::Eof(token) => self.end(token.slot as usize, "the server closed it"),
             Event::Failed { token, error } => self.end(token.slot as usize, &error.to_string()),
-            Event::Accepted { .. } | Event::AcceptFailed(_) | Event::Closed(_) | Event::Woken => {}
+            Event::Accepted { .. } | Event::AcceptFailed(_) => {}
+            Event::Record { .. } | Event::Closed(_) | Event::Woken => {}
         }
     }
 

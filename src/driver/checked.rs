@@ -4,7 +4,7 @@
 //! laws 1 to 4 and 7 as far as the stream of events shows them (not the bytes themselves), and what
 //! callers owe. For tests and for simulation; too dear for production.
 
-use super::{Driver, DriverConfig, DriverStats, Event, Lease, SendBuf, Token, Waker};
+use super::{Driver, DriverConfig, DriverStats, Event, Half, Lease, RecordKeys, SendBuf, Token, Waker};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -154,6 +154,9 @@ impl<D: Driver> Checked<D> {
                 assert!(!slot.eof, "a second Eof on {token:?}");
                 slot.eof = true;
             }
+            Event::Record { token, .. } => {
+                assert!(!self.open(*token, "Record").eof, "Record on {token:?} after Eof (law 1)");
+            }
             Event::Failed { token, .. } => self.open(*token, "Failed").failed = true,
             Event::Sent { token, buf, result } => self.check_sent(*token, buf, result),
             Event::Closed(token) => {
@@ -286,6 +289,21 @@ impl<D: Driver> Driver for Checked<D> {
         self.leases_out -= 1;
         self.begin_send(token, InFlight::Lease);
         self.inner.send_lease(token, lease);
+    }
+
+    fn hand_over(&mut self, token: Token, half: Half, keys: &RecordKeys<'_>) -> io::Result<()> {
+        if let (Half::Sending, Some(slot)) = (half, self.tenant(token)) {
+            assert!(slot.sending.is_none(), "keys handed over on {token:?} during a send");
+        }
+        self.inner.hand_over(token, half, keys)
+    }
+
+    fn send_record(&mut self, token: Token, kind: u8, content: Vec<u8>) {
+        let content = SendBuf::Owned(content);
+        self.check_send(token, &content);
+        if let SendBuf::Owned(content) = content {
+            self.inner.send_record(token, kind, content);
+        }
     }
 
     fn pause(&mut self, token: Token) {

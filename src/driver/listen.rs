@@ -22,6 +22,7 @@ pub const BACKLOG: i32 = 4_096;
 #[derive(Debug)]
 pub struct Listener {
     fd: OwnedFd,
+    is_plain: bool,
     _socket_file: Option<Arc<SocketFile>>,
 }
 
@@ -29,6 +30,16 @@ impl Listener {
     /// The socket.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Has what is accepted stay on descriptors of the process, which setsockopt(2) needs.
+    pub fn keep_plain(&mut self) {
+        self.is_plain = true;
+    }
+
+    /// Whether that was asked for.
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
     }
 }
 
@@ -142,7 +153,7 @@ fn tcp_listener(to: SocketAddr, share: bool, options: &TcpOptions) -> io::Result
     let fd = tcp_socket(to, share)?;
     options.set(fd.as_fd())?;
     sys::listen(fd.as_fd(), BACKLOG)?;
-    Ok(Listener { fd, _socket_file: None })
+    Ok(Listener { fd, is_plain: false, _socket_file: None })
 }
 
 fn tcp_socket(to: SocketAddr, share: bool) -> io::Result<OwnedFd> {
@@ -195,9 +206,13 @@ fn bind_unix(path: &Path, shards: usize) -> io::Result<Vec<Listener>> {
     let first = OwnedFd::from(listener);
     let mut listeners = Vec::with_capacity(shards);
     for _ in 1..shards {
-        listeners.push(Listener { fd: first.try_clone()?, _socket_file: Some(file.clone()) });
+        listeners.push(Listener {
+            fd: first.try_clone()?,
+            is_plain: false,
+            _socket_file: Some(file.clone()),
+        });
     }
-    listeners.push(Listener { fd: first, _socket_file: Some(file) });
+    listeners.push(Listener { fd: first, is_plain: false, _socket_file: Some(file) });
     Ok(listeners)
 }
 

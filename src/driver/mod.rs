@@ -28,10 +28,13 @@ pub mod epoll;
 mod laws;
 pub mod listen;
 pub mod probe;
+mod records;
 pub mod sim;
 mod sys;
 mod tag;
 pub mod uring;
+
+pub use records::{Half, RecordCipher, RecordKeys};
 
 use bytes::Bytes;
 use std::io;
@@ -147,12 +150,23 @@ pub enum Event<S> {
     Eof(Token),
     /// The connection is broken (reset, host unreachable). Comes at most once; no
     /// [`Event::Received`] and no [`Event::Eof`] follow. The engine answers with
-    /// [`Driver::close`].
+    /// [`Driver::close`]. An error of kind `InvalidData` means that the kernel could not open a TLS
+    /// record; then sending is still possible.
     Failed {
         /// Which one.
         token: Token,
         /// As the kernel said.
         error: io::Error,
+    },
+    /// A TLS record other than data, which the kernel opened (see [`Driver::hand_over`]). It stands among
+    /// `Received` where it came.
+    Record {
+        /// Of whom.
+        token: Token,
+        /// Its type (RFC 8446 §5.1).
+        kind: u8,
+        /// What it held, or the first [`MAX_RECORD_CONTENT_BYTES`] of it.
+        content: Vec<u8>,
     },
     /// The outcome of a [`Driver::send`].
     Sent {
@@ -175,6 +189,9 @@ impl<S> Event<S> {
         !matches!(self, Self::Sent { .. } | Self::Closed(_) | Self::AcceptFailed(_))
     }
 }
+
+/// Of a TLS record that is not data no more is told: alerts have 2 bytes.
+pub const MAX_RECORD_CONTENT_BYTES: usize = 512;
 
 /// Counters a driver keeps. They only grow, but for the gauges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -268,6 +285,20 @@ pub trait Driver {
     /// no peer keeps a receive buffer by not reading (law 5): what is not taken is copied, and follows. As
     /// with `send_unawaited`, a success may be told late.
     fn send_lease(&mut self, token: Token, lease: Lease);
+
+    /// Has the kernel seal what is sent from here on by TLS, or open what is received. First the sending half.
+    /// Nothing may be in flight in that direction, and what was received and belongs to records must
+    /// have been taken. After the receiving half, records that are not data come as [`Event::Record`].
+    ///
+    /// # Errors
+    /// `WouldBlock`: not now, as received bytes have left the socket that no event has told of. `NotFound` or
+    /// `Unsupported`: no connection's keys are taken here. Else this connection's are not. Everything is
+    /// as before then.
+    fn hand_over(&mut self, token: Token, half: Half, keys: &RecordKeys<'_>) -> io::Result<()>;
+
+    /// As `send`, a TLS record of a kind of its own: an alert. Where the kernel does not seal what the
+    /// connection sends, the error is of kind `InvalidInput`, and nothing is sent.
+    fn send_record(&mut self, token: Token, kind: u8, content: Vec<u8>);
 
     /// Stops receiving. What has been received already may still be delivered.
     fn pause(&mut self, token: Token);

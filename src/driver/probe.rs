@@ -89,6 +89,19 @@ impl fmt::Display for Denial {
     }
 }
 
+/// Whether the kernel has TLS: an error that says what to do if not.
+///
+/// # Errors
+/// Where `/proc/sys/net/ipv4/tcp_available_ulp` does not list `tls`, or cannot be read.
+pub fn kernel_tls() -> Result<(), String> {
+    const LIST: &str = "/proc/sys/net/ipv4/tcp_available_ulp";
+    match std::fs::read_to_string(LIST) {
+        Ok(list) if list.split_whitespace().any(|name| name == "tls") => Ok(()),
+        Ok(_) => Err(format!("the kernel has no TLS ({LIST} does not list `tls`): `modprobe tls`")),
+        Err(error) => Err(format!("whether the kernel has TLS is not known: {LIST}: {error}")),
+    }
+}
+
 /// The driver that will run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chosen {

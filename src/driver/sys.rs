@@ -166,8 +166,16 @@ pub(super) fn connector(to: &SocketAddr, source: Option<IpAddr>, nonblocking: bo
     Ok(fd)
 }
 
+/// setsockopt(2) with bytes.
+pub(super) fn set_option_bytes(fd: RawFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+    let len = value.len() as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes from the slice.
+    check(unsafe { libc::setsockopt(fd, level, name, value.as_ptr().cast(), len) })?;
+    Ok(())
+}
+
 /// getsockopt(2) of an int.
-pub(super) fn get_option(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
+pub(super) fn get_option(fd: impl AsRawFd, level: i32, name: i32) -> io::Result<i32> {
     let mut value: libc::c_int = 0;
     let mut len = mem::size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: `value` and `len` live across the call, and `len` is the size of `value`.
@@ -176,7 +184,7 @@ pub(super) fn get_option(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Resul
 }
 
 /// getsockopt(2) of `SO_ERROR`: the outcome of a connect.
-pub(super) fn take_error(fd: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn take_error(fd: impl AsRawFd) -> io::Result<()> {
     let errno = get_option(fd, libc::SOL_SOCKET, libc::SO_ERROR)?;
     if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) }
 }
@@ -248,6 +256,91 @@ pub(super) fn recv(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
 pub(super) fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: the kernel reads at most `len` bytes from the slice.
     check_len(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) })
+}
+
+/// Room for a control message of one byte, as aligned as its header wants.
+type RecordKind = [u64; 3];
+
+const _: () = {
+    // SAFETY: computes a length from a length.
+    let space = unsafe { libc::CMSG_SPACE(1) };
+    assert!(space as usize <= size_of::<RecordKind>(), "a control message fits");
+};
+
+/// A TLS record of a kind of its own, for sendmsg(2): where it is, its pointers lead.
+pub(super) struct RecordMessage {
+    content: Vec<u8>,
+    control: RecordKind,
+    part: libc::iovec,
+    header: libc::msghdr,
+}
+
+impl RecordMessage {
+    pub(super) fn new(kind: u8, content: Vec<u8>) -> Box<Self> {
+        // SAFETY: zeroes are a value of both: null pointers and lengths.
+        let (part, header) = unsafe { (mem::zeroed(), mem::zeroed()) };
+        let mut this = Box::new(Self { content, control: RecordKind::default(), part, header });
+        let Self { content, control, part, header } = &mut *this;
+        *part = libc::iovec { iov_base: content.as_mut_ptr().cast(), iov_len: content.len() };
+        (header.msg_iov, header.msg_iovlen) = (part, 1);
+        header.msg_control = control.as_mut_ptr().cast();
+        // SAFETY: the control buffer has room for a header and one byte, and is aligned for it.
+        unsafe {
+            header.msg_controllen = libc::CMSG_SPACE(1) as _;
+            let message = libc::CMSG_FIRSTHDR(header);
+            (*message).cmsg_level = super::records::SOL_TLS;
+            (*message).cmsg_type = TLS_SET_RECORD_TYPE;
+            (*message).cmsg_len = libc::CMSG_LEN(1) as _;
+            libc::CMSG_DATA(message).write(kind);
+        }
+        this
+    }
+
+    /// What sendmsg(2) is given: valid as long as this is.
+    pub(super) fn header(&self) -> *const libc::msghdr {
+        &raw const self.header
+    }
+
+    pub(super) fn content(&self) -> &[u8] {
+        &self.content
+    }
+
+    pub(super) fn into_content(self) -> Vec<u8> {
+        self.content
+    }
+}
+
+const TLS_SET_RECORD_TYPE: i32 = 1;
+const TLS_GET_RECORD_TYPE: i32 = 2;
+
+/// sendmsg(2) without `SIGPIPE`: true if the record was taken, which is whole or not at all.
+pub(super) fn send_record(fd: RawFd, message: &RecordMessage) -> io::Result<()> {
+    // SAFETY: the header's pointers lead into the message (see `new`), from which is read alone.
+    check_len(unsafe { libc::sendmsg(fd, message.header(), libc::MSG_NOSIGNAL) })?;
+    Ok(())
+}
+
+/// recvmsg(2), not waiting, of a TLS record that the kernel has opened and that is not data: its kind, and its
+/// first `into.len()` bytes, with their number.
+pub(super) fn recv_record(fd: RawFd, into: &mut [u8]) -> io::Result<(u8, usize)> {
+    let mut control = RecordKind::default();
+    let mut part = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    // SAFETY: zeroes are a value of msghdr.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    (header.msg_iov, header.msg_iovlen) = (&raw mut part, 1);
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = mem::size_of_val(&control) as _;
+    // SAFETY: all that the header leads to lives across the call, with the lengths it says.
+    let len = check_len(unsafe { libc::recvmsg(fd, &raw mut header, libc::MSG_DONTWAIT) })?;
+    // SAFETY: the kernel wrote whole control messages, and their length to the header.
+    let kind = unsafe {
+        let message = libc::CMSG_FIRSTHDR(&raw const header);
+        let told = !message.is_null()
+            && (*message).cmsg_level == super::records::SOL_TLS
+            && (*message).cmsg_type == TLS_GET_RECORD_TYPE;
+        told.then(|| libc::CMSG_DATA(message).read())
+    };
+    kind.map(|kind| (kind, len)).ok_or_else(|| io::Error::from_raw_os_error(libc::EIO))
 }
 
 /// shutdown(2).

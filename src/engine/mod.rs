@@ -393,7 +393,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
             Event::Sent { token, buf, result } => self.on_sent(token, buf, result),
             Event::Accepted { socket, peer, listener } => self.on_accepted(socket, peer, listener),
             Event::Eof(token) => self.on_eof(token),
-            Event::Failed { token, .. } => self.abort(token, CloseReason::Disconnected),
+            Event::Failed { token, error } => self.on_failed(token, &error),
+            Event::Record { token, kind, content } => self.on_record(token, kind, &content),
             Event::Closed(token) => self.on_closed(token),
             Event::AcceptFailed(_) => {
                 self.common.stats.accept_failures.add(1);

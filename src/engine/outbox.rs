@@ -17,11 +17,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
         for token in dirty.drain(..) {
             let Some((slot, _)) = self.table.get(token) else { continue };
             slot.flags.take(Flags::DIRTY);
-            if slot.flags.has(Flags::TLS) {
-                self.flush_sealed(token);
+            if slot.flags.has(Flags::TLS) && self.flush_tls(token) {
                 self.settle(token);
                 continue;
             }
+            let Some((slot, _)) = self.table.get(token) else { continue };
             let (phase, tick) = (slot.phase, self.common.tick);
             let Common { works, pool, .. } = &mut self.common;
             match works.get_mut(slot.work as usize) {

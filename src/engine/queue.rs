@@ -154,8 +154,8 @@ impl Queue {
         Some(&self.first.as_slice()[self.taken..])
     }
 
-    /// Takes so many bytes of what [`front`](Self::front) shows, which is never mixed with
-    /// [`take`](Self::take).
+    /// Takes so many bytes of what [`front`](Self::front) shows. [`take`](Self::take) may follow when
+    /// it [`is_cut`](Self::is_cut) no more.
     pub fn advance(&mut self, pool: &mut Pool, bytes: usize) {
         self.taken += bytes;
         self.bytes -= bytes;
@@ -164,6 +164,11 @@ impl Queue {
             pool.give_back(std::mem::replace(&mut self.first, following));
             self.taken = 0;
         }
+    }
+
+    /// Whether some of the front has been taken and some has not: then it cannot be taken whole.
+    pub fn is_cut(&self) -> bool {
+        self.taken > 0
     }
 
     /// Empties it.

@@ -3,7 +3,7 @@
 use super::common::Common;
 use super::lent::Lent;
 use super::party::Party;
-use super::slot::{Flags, Phase};
+use super::slot::{Entry, Flags, Phase};
 use super::{Core, inflate};
 use crate::driver::{Driver, Lease, Token};
 use crate::handler::{CloseReason, Conn, Fragment, Handler};
@@ -31,11 +31,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if let Some((slot, state)) = table.get(token) {
             let mut party = Party { handler, token, slot, state, common };
             let input = driver.bytes(&lease);
-            outcome = if party.slot.flags.has(Flags::TLS) {
-                party.take_sealed(input)
-            } else {
-                party.take(input, true)
-            };
+            let sealed = party.slot.flags.has(Flags::TLS) && !party.slot.entry.has(Entry::OPENED);
+            outcome = if sealed { party.take_sealed(input) } else { party.take(input, true) };
         }
         self.end_lease(token, lease);
         self.after_received(token, outcome);

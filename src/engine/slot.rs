@@ -99,6 +99,10 @@ impl Entry {
     pub const BY_ADDRESS: Self = Self(8);
     /// Counted among the server's connections.
     pub const COUNTED: Self = Self(16);
+    /// Within TLS: the kernel seals what is sent.
+    pub const SEALED: Self = Self(32);
+    /// Within TLS: the kernel opens what is received.
+    pub const OPENED: Self = Self(64);
 }
 
 /// What the sets of flags share.

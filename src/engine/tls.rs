@@ -7,6 +7,7 @@
 //! Without the feature `tls` the file `tls_off.rs` stands in, where nobody has TLS.
 
 mod helpers;
+mod kernel;
 mod secures;
 
 use super::Core;
@@ -27,7 +28,7 @@ use crate::ws::State;
 const SHAKE_BYTES: usize = 8 << 10;
 
 pub use helpers::{Crew, Helpers, Step};
-pub use secures::{Listeners, Secures};
+pub use secures::{Listeners, Secures, kernel_wish};
 
 pub(super) use secures::Prepared;
 
@@ -308,6 +309,7 @@ impl<H: Handler> Party<'_, H> {
         match &failure {
             _ if matches!(self.slot.phase, Phase::Securing | Phase::Connecting) => stats.tls_failures.add(1),
             TlsFailure::Record(_) => stats.tls_bad_records.add(1),
+            TlsFailure::KernelKeys => stats.tls_kernel_key_ends.add(1),
             _ => {}
         }
         if !side.connection.is_open()
@@ -401,7 +403,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     /// Seals what is queued, and hands it to the driver.
-    pub(super) fn flush_sealed(&mut self, token: Token) {
+    fn flush_sealed(&mut self, token: Token) {
         let Some((slot, _)) = self.table.get(token) else { return };
         let (phase, tick) = (slot.phase, self.common.tick);
         let Common { tls, works, pool, .. } = &mut self.common;

@@ -10,7 +10,7 @@ use super::slot::Slot;
 use super::{Command, Core};
 use crate::config::Limits;
 use crate::driver::{Driver, Token};
-use crate::handler::{ClientRequest, Handler};
+use crate::handler::{ClientRequest, CloseReason, Handler};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,6 +18,11 @@ use std::time::Duration;
 /// No listener has TLS.
 #[derive(Clone, Debug, Default)]
 pub struct Listeners;
+
+/// Nothing.
+pub fn kernel_wish(_listeners: &Listeners, _index: usize) -> Option<bool> {
+    None
+}
 
 /// Nobody helps.
 #[derive(Debug, Default)]
@@ -141,5 +146,13 @@ impl<D: Driver, H: Handler> Core<D, H> {
 
     pub(super) fn count_truncation(&mut self, _token: Token) {}
 
-    pub(super) fn flush_sealed(&mut self, _token: Token) {}
+    pub(super) fn flush_tls(&mut self, _token: Token) -> bool {
+        false
+    }
+
+    pub(super) fn on_record(&mut self, _token: Token, _kind: u8, _content: &[u8]) {}
+
+    pub(super) fn on_failed(&mut self, token: Token, _error: &io::Error) {
+        self.abort(token, CloseReason::Disconnected);
+    }
 }

@@ -35,11 +35,29 @@ pub enum ClientAuth {
     Required(Pem),
 }
 
+/// Whether the kernel seals and opens the records of a listener's connections, once their handshakes are
+/// done (Linux 6.0 with the module `tls`): messages are sent and received as on a plain connection.
+///
+/// A key update ends such a connection, with close_notify: the peer is to connect again
+/// (`ringwire_tls_kernel_key_ends_total`). Few peers make one before 2^24 records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KernelTls {
+    /// It does not.
+    #[default]
+    Off,
+    /// It does where it can. Where it cannot, ringwire does, which is counted
+    /// (`ringwire_tls_kernel_refused_total`) and logged.
+    Auto,
+    /// As `Auto`, but a kernel without TLS is an error of [`ServerBuilder::bind`](crate::ServerBuilder::bind).
+    Required,
+}
+
 /// Collects what a TLS listener is to be. See [`TlsConfig::builder`].
 #[derive(Clone, Debug, Default)]
 pub struct TlsConfigBuilder {
     certificates: Vec<(Pem, Pem)>,
     client_auth: ClientAuth,
+    kernel: KernelTls,
 }
 
 impl TlsConfigBuilder {
@@ -56,6 +74,13 @@ impl TlsConfigBuilder {
         self
     }
 
+    /// Whether the kernel seals and opens records; default [`KernelTls::Off`]. It is settled by
+    /// [`build`](Self::build): neither [`TlsConfig::reload`] nor [`TlsConfig::replace`] changes it.
+    pub fn kernel(mut self, kernel: KernelTls) -> Self {
+        self.kernel = kernel;
+        self
+    }
+
     /// Reads and checks everything.
     ///
     /// # Errors
@@ -64,7 +89,9 @@ impl TlsConfigBuilder {
     pub fn build(self) -> Result<TlsConfig, TlsError> {
         let ticketer = aws_lc_rs::Ticketer::new().map_err(|_| TlsError::NoRandomness)?;
         let current = self.server_config(&ticketer)?;
-        Ok(TlsConfig(Arc::new(Shared { plan: Mutex::new(self), current: RwLock::new(current), ticketer })))
+        let kernel = self.kernel;
+        let (plan, current) = (Mutex::new(self), RwLock::new(current));
+        Ok(TlsConfig(Arc::new(Shared { plan, current, ticketer, kernel })))
     }
 
     fn server_config(&self, ticketer: &Arc<dyn ProducesTickets>) -> Result<Arc<ServerConfig>, TlsError> {
@@ -133,6 +160,7 @@ struct Shared {
     current: RwLock<Arc<ServerConfig>>,
     /// Outlives reloads, so that sessions do.
     ticketer: Arc<dyn ProducesTickets>,
+    kernel: KernelTls,
 }
 
 impl fmt::Debug for TlsConfig {
@@ -167,6 +195,11 @@ impl TlsConfig {
         self.put(with.server_config(&self.0.ticketer)?);
         *plan = with;
         Ok(())
+    }
+
+    /// Whether the kernel seals and opens records.
+    pub fn kernel(&self) -> KernelTls {
+        self.0.kernel
     }
 
     fn put(&self, config: Arc<ServerConfig>) {

@@ -23,11 +23,12 @@ mod record;
 mod tests;
 
 pub use alert::Alert;
-pub use config::{ClientAuth, TlsClient, TlsConfig, TlsConfigBuilder};
+pub use config::{ClientAuth, KernelTls, TlsClient, TlsConfig, TlsConfigBuilder};
 pub use pem::Pem;
 
 use handshake::{Handshake, Step};
 use record::{Content, Records};
+use rustls::ConnectionTrafficSecrets;
 use rustls::pki_types::{CertificateDer, ServerName};
 use std::fmt;
 use std::ops::Range;
@@ -58,6 +59,8 @@ pub enum TlsFailure {
     Told(Alert),
     /// Nobody's: the keys of a TLS 1.2 connection have been used up, after 2^24 records.
     Exhausted,
+    /// Nobody's: keys were to be changed that the kernel had been given ([`KernelTls`]).
+    KernelKeys,
     /// The host's: the cryptographic library failed.
     Internal,
 }
@@ -70,6 +73,7 @@ impl fmt::Display for TlsFailure {
             Self::Record(alert) => write!(f, "the peer sent a TLS record that is not valid ({alert})"),
             Self::Told(alert) => write!(f, "the peer ended TLS: {alert}"),
             Self::Exhausted => f.write_str("the connection's TLS keys have been used up: connect again"),
+            Self::KernelKeys => f.write_str("the kernel could not be given new TLS keys: connect again"),
             Self::Internal => f.write_str("the cryptographic library failed"),
         }
     }
@@ -303,7 +307,7 @@ impl Connection {
     /// Appends the last record: what ended the connection, or that it ends in good order.
     pub(crate) fn seal_end(&mut self, failure: Option<&TlsFailure>, out: &mut Vec<u8>) {
         let alert = match failure {
-            None | Some(TlsFailure::Exhausted) => alert::CLOSE_NOTIFY,
+            None | Some(TlsFailure::Exhausted | TlsFailure::KernelKeys) => alert::CLOSE_NOTIFY,
             Some(TlsFailure::Record(alert)) => *alert,
             Some(TlsFailure::Told(_)) => return,
             Some(_) => alert::INTERNAL_ERROR,
@@ -316,7 +320,50 @@ impl Connection {
 
     /// Whether a record is to be sent that only the protocol asks for.
     pub(crate) fn owes(&self) -> bool {
-        matches!(&self.stage, Stage::Open(records) if records.owes_update())
+        matches!(&self.stage, Stage::Open(records) if records.owes_update() || records.owed_alert.is_some())
+    }
+
+    /// The keys of the sending or the receiving half, with the number of the next record, and whether this
+    /// is TLS 1.3; once the handshake is done.
+    pub(crate) fn keys(&self, sending: bool) -> Option<(bool, u64, &ConnectionTrafficSecrets)> {
+        match &self.stage {
+            Stage::Open(records) => Some(records.keys(sending)),
+            _ => None,
+        }
+    }
+
+    /// The kernel has the sending keys: from here on nothing is sealed, and what would be is left for
+    /// [`take_alert`](Self::take_alert).
+    pub(crate) fn leave_sealing(&mut self) {
+        if let Stage::Open(records) = &mut self.stage {
+            records.kernel_seals = true;
+            records.cool();
+        }
+    }
+
+    /// The alert to be sent as a record of its own, with its type.
+    pub(crate) fn take_alert(&mut self) -> Option<(u8, [u8; 2])> {
+        match &mut self.stage {
+            Stage::Open(records) => records.owed_alert.take().map(|alert| (record::ALERT, alert.to_bytes())),
+            _ => None,
+        }
+    }
+
+    /// Takes a record without data that the kernel has opened.
+    pub(crate) fn opened(&mut self, kind: u8, content: &[u8]) -> Result<Opened, TlsFailure> {
+        let Stage::Open(records) = &mut self.stage else { return Err(TlsFailure::Internal) };
+        if records.is_key_update(kind, content) {
+            return Err(TlsFailure::KernelKeys);
+        }
+        Ok(match records.opened(kind, content, &mut Vec::new())? {
+            Content::CloseNotify => Opened::Closed,
+            Content::Data(_) | Content::Nothing => Opened::Wait,
+        })
+    }
+
+    /// What is told to a peer whose record the kernel could not open.
+    pub(crate) fn bad_record() -> TlsFailure {
+        alert::BAD_RECORD_MAC.into()
     }
 
     /// Appends what is owed.

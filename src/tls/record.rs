@@ -31,7 +31,7 @@ pub(super) const OVERHEAD_BYTES: usize = HEADER_BYTES + EXPLICIT_BYTES + 1 + TAG
 const MAX_QUIET_RECORDS: u8 = 32;
 
 const CHANGE_CIPHER_SPEC: u8 = 20;
-const ALERT: u8 = 21;
+pub(super) const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 
@@ -74,6 +74,10 @@ pub(super) struct Records {
     quiet: u8,
     /// The peer asked for new keys, or ours have been used up.
     update_owed: bool,
+    /// The kernel has the sending keys: nothing is sealed here any more.
+    pub(super) kernel_seals: bool,
+    /// To be sent as a record of its own, where the kernel seals.
+    pub(super) owed_alert: Option<Alert>,
 }
 
 /// What a record held.
@@ -163,6 +167,8 @@ impl Records {
             is_server,
             quiet: 0,
             update_owed: false,
+            kernel_seals: false,
+            owed_alert: None,
         }
     }
 
@@ -184,11 +190,20 @@ impl Records {
             self.quiet = 0;
             return Ok(Content::Data(plain));
         }
+        self.opened(kind, &record[plain], out)
+    }
+
+    /// Takes what a record without data held, which was opened here or by the kernel.
+    pub(super) fn opened(
+        &mut self,
+        kind: u8,
+        content: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Content, TlsFailure> {
         self.quiet += 1;
         if self.quiet > MAX_QUIET_RECORDS {
             return Err(alert::UNEXPECTED_MESSAGE.into());
         }
-        let content = &record[plain];
         // Of these kinds there are no empty records (RFC 8446 §5.1).
         if content.is_empty() && matches!(kind, ALERT | HANDSHAKE) {
             return Err(alert::UNEXPECTED_MESSAGE.into());
@@ -216,9 +231,19 @@ impl Records {
         Ok(())
     }
 
-    /// Seals an alert.
+    /// Seals an alert, or leaves it for the kernel to seal.
     pub(super) fn seal_alert(&mut self, alert: Alert, out: &mut Vec<u8>) -> Result<(), TlsFailure> {
+        if self.kernel_seals {
+            self.owed_alert = Some(alert);
+            return Ok(());
+        }
         self.sending.seal(self.version, ALERT, &alert.to_bytes(), out)
+    }
+
+    /// TLS 1.3 or 1.2, and of the sending or the receiving half the next record's number and the keys.
+    pub(super) fn keys(&self, sending: bool) -> (bool, u64, &ConnectionTrafficSecrets) {
+        let half = if sending { &self.sending } else { &self.receiving };
+        (self.version == Version::Tls13, half.sequence, &half.secrets)
     }
 
     /// Changes the sending key where the peer asked for it or it has been used long enough.
@@ -261,6 +286,12 @@ impl Records {
         }
     }
 
+    /// Whether the peer's next records have other keys, which the kernel that opens them would have to
+    /// be given (it takes new ones since Linux 6.14).
+    pub(super) fn is_key_update(&self, kind: u8, content: &[u8]) -> bool {
+        self.version == Version::Tls13 && kind == HANDSHAKE && content.first() == Some(&KEY_UPDATE)
+    }
+
     /// TLS 1.3: new keys, and for a client tickets, which it has no use for. Messages are whole within
     /// their record: nobody cuts these. New keys come last in it (RFC 8446 §5.1).
     fn on_handshake(&mut self, content: &[u8]) -> Result<Content, TlsFailure> {
@@ -282,6 +313,9 @@ impl Records {
                 Schedule::Client(connection) => connection.update_rx_secret(),
             }?;
             self.receiving = Half { secrets, key: None, sequence };
+            if request == 1 && self.kernel_seals {
+                return Err(TlsFailure::KernelKeys);
+            }
             self.update_owed |= request == 1;
             return Ok(Content::Nothing);
         }

@@ -42,18 +42,20 @@ impl Identity {
     }
 }
 
-/// What the server listens with.
+/// What the server listens with. `RINGWIRE_KERNEL_TLS=1` gives its keys to the kernel (`tests/ktls/run`).
 #[cfg(feature = "tls")]
 pub fn server_config() -> ringwire::TlsConfig {
     static CONFIG: OnceLock<ringwire::TlsConfig> = OnceLock::new();
-    let config = || {
-        let server = Identity::of_the_server();
-        ringwire::TlsConfig::builder()
-            .certificate(server.certificate_pem.clone(), server.key_pem.clone())
-            .build()
-            .unwrap()
-    };
-    CONFIG.get_or_init(config).clone()
+    let asked = std::env::var_os("RINGWIRE_KERNEL_TLS").is_some_and(|value| value == "1");
+    let kernel = if asked { ringwire::KernelTls::Required } else { ringwire::KernelTls::Off };
+    CONFIG.get_or_init(|| server_builder().kernel(kernel).build().unwrap()).clone()
+}
+
+/// The same, not yet built.
+#[cfg(feature = "tls")]
+pub fn server_builder() -> ringwire::TlsConfigBuilder {
+    let server = Identity::of_the_server();
+    ringwire::TlsConfig::builder().certificate(server.certificate_pem.clone(), server.key_pem.clone())
 }
 
 /// One end of TLS, without a socket.

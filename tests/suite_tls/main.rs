@@ -87,4 +87,5 @@ mod bad_input;
 mod certificates;
 mod client_role;
 mod helped;
+mod kernel;
 mod sessions;

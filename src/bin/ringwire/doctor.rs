@@ -4,7 +4,7 @@
 //! do with them.
 
 use clap::Args;
-use ringwire::doctor::{Report, probe};
+use ringwire::doctor::{self, Report, probe};
 use ringwire::{DriverChoice, available_cores, simd};
 use serde_json::json;
 use std::error::Error;
@@ -66,6 +66,10 @@ impl Findings {
                 cores.join(", ")
             ),
         };
+        let _ = match doctor::kernel_tls() {
+            Ok(()) => writeln!(out, "TLS       also in the kernel: serve --tls --ktls"),
+            Err(why) => writeln!(out, "TLS       not in the kernel: {why}"),
+        };
         let _ = write!(out, "{}", self.report);
         out
     }
@@ -90,6 +94,7 @@ impl Findings {
             "features": report.features.iter().map(feature).collect::<Vec<_>>(),
             "limits": report.limits.iter().map(limit).collect::<Vec<_>>(),
             "cores": self.cores,
+            "kernel_tls_denial": doctor::kernel_tls().err(),
             "simd": {
                 "level": self.simd.name(),
                 "available": simd::available().map(simd::Level::name).collect::<Vec<_>>(),

@@ -30,6 +30,12 @@ impl Driver for Scripted {
         self.sent.push(buf);
     }
     fn send_lease(&mut self, _: Token, _: Lease) {}
+    fn hand_over(&mut self, _: Token, _: Half, _: &RecordKeys<'_>) -> io::Result<()> {
+        Ok(())
+    }
+    fn send_record(&mut self, _: Token, _: u8, content: Vec<u8>) {
+        self.sent.push(SendBuf::Owned(content));
+    }
     fn waker(&self) -> Waker {
         unreachable!("not asked for")
     }
@@ -181,4 +187,19 @@ breaks! {
     slot_in_use, "(law 4)": |d| d.attach(Token { generation: 6, ..T }, ());
     slot_too_high, "slot 4 of 4": |d| d.attach(Token { slot: 4, generation: 6 }, ());
     released_twice, "did not hand out": |d| d.release(Lease { buffer: 0, offset: 0, len: 1 });
+}
+
+#[test]
+#[should_panic(expected = "during a send")]
+fn keys_are_not_handed_over_during_a_send() {
+    let mut driver = attached();
+    driver.send(T, SendBuf::Owned(vec![1]));
+    let keys = RecordKeys {
+        is_tls13: true,
+        cipher: crate::driver::RecordCipher::Aes128Gcm,
+        key: &[0; 16],
+        iv: [0; 12],
+        sequence: 0,
+    };
+    let _ = driver.hand_over(T, Half::Sending, &keys);
 }

@@ -17,8 +17,12 @@ use std::time::Duration;
 
 use self::buffers::Buffers;
 use super::listen::Listener;
+use super::sys::{self, RecordMessage};
 use super::tag::{self, pack, unpack};
-use super::{Driver, DriverConfig, DriverStats, Event, Lease, SendBuf, Token, WakeTarget, Waker, sys};
+use super::{
+    Driver, DriverConfig, DriverStats, Event, Half, Lease, RecordKeys, SendBuf, Token, WakeTarget, Waker,
+    records,
+};
 
 const CONNECTION: u8 = 0;
 const LISTENER: u8 = 1;
@@ -101,6 +105,10 @@ const LISTED: u16 = 1 << 4;
 /// `EPOLLOUT` is registered. Edge-triggered, it costs nothing once it is.
 const WATCHES_OUT: u16 = 1 << 5;
 const SHUTDOWN: u16 = 1 << 6;
+/// The kernel seals what is sent by TLS.
+const SEALED: u16 = 1 << 7;
+/// And opens what is received. A short read may end before a record that is not data.
+const OPENED: u16 = 1 << 8;
 
 impl Port {
     const VACANT: Self = Self { generation: 0, fd: -1, send: NONE, flags: 0, chunks: 0, turn: 0 };
@@ -111,8 +119,35 @@ impl Port {
 }
 
 struct Sending {
-    buf: SendBuf,
+    what: Sent,
     sent: usize,
+}
+
+enum Sent {
+    Buf(SendBuf),
+    Record(Box<RecordMessage>),
+}
+
+impl Sending {
+    /// Sends what is left; tells whether that was all.
+    fn try_send(&mut self, fd: RawFd) -> io::Result<bool> {
+        match &self.what {
+            Sent::Buf(buf) => {
+                let bytes = &buf.as_slice()[self.sent..];
+                let taken = sys::send(fd, bytes)?;
+                self.sent += taken;
+                Ok(taken == bytes.len())
+            }
+            Sent::Record(message) => sys::send_record(fd, message).map(|()| true),
+        }
+    }
+
+    fn into_buf(self) -> SendBuf {
+        match self.what {
+            Sent::Buf(buf) => buf,
+            Sent::Record(message) => SendBuf::Owned(message.into_content()),
+        }
+    }
 }
 
 struct Connecting {
@@ -246,7 +281,7 @@ impl Epoll {
                 Some(Event::Eof(token))
             }
             Ok(len) => {
-                if len < full && !port.has(HANGUP) {
+                if len < full && !port.has(HANGUP | OPENED) {
                     port.flags &= !READABLE;
                 } else {
                     port.flags |= LISTED;
@@ -266,9 +301,26 @@ impl Epoll {
                 None
             }
             Err(error) => {
-                port.flags |= ENDED;
                 self.buffers.put(buffer);
-                Some(Event::Failed { token, error })
+                Some(self.read_failed(token, error))
+            }
+        }
+    }
+
+    /// What a read that failed means.
+    #[cold]
+    fn read_failed(&mut self, token: Token, error: io::Error) -> Event<EpollSocket> {
+        let port = &mut self.ports[token.slot as usize];
+        let record = if port.has(OPENED) { records::instead_of(port.fd, error) } else { Err(error) };
+        match record {
+            Ok((kind, content)) => {
+                port.flags |= LISTED;
+                self.ready.push_back(token);
+                Event::Record { token, kind, content }
+            }
+            Err(error) => {
+                port.flags |= ENDED;
+                Event::Failed { token, error }
             }
         }
     }
@@ -279,17 +331,16 @@ impl Epoll {
         let Some(port) = self.ports.get_mut(token.slot as usize) else { return };
         let sending = &mut self.sends[port.send as usize];
         let result = loop {
-            let bytes = &sending.buf.as_slice()[sending.sent..];
-            let taken = match sys::send(port.fd, bytes) {
-                Ok(len) if len == bytes.len() => break Ok(()),
+            let is_first = sending.sent == 0;
+            match sending.try_send(port.fd) {
+                Ok(true) => break Ok(()),
                 // Short: the socket is full, and says so when it no longer is.
-                Ok(len) => len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Ok(false) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => break Err(error),
-            };
-            self.stats.short_writes += u64::from(sending.sent == 0);
-            sending.sent += taken;
+            }
+            self.stats.short_writes += u64::from(is_first);
             if port.has(WATCHES_OUT) {
                 return;
             }
@@ -305,7 +356,18 @@ impl Epoll {
         if port.has(SHUTDOWN) {
             let _ = sys::shutdown(port.fd, libc::SHUT_WR);
         }
-        self.outcomes.push_back(Event::Sent { token, buf: sending.buf, result });
+        self.outcomes.push_back(Event::Sent { token, buf: sending.into_buf(), result });
+    }
+
+    fn start_send(&mut self, token: Token, what: Sent) {
+        let port = &mut self.ports[token.slot as usize];
+        debug_assert!(port.send == NONE, "a send is in flight");
+        port.send = self.sends.insert(Sending { what, sent: 0 }) as u32;
+        self.write(token);
+    }
+
+    fn not_sent(&mut self, token: Token, buf: SendBuf, error: io::ErrorKind) {
+        self.outcomes.push_back(Event::Sent { token, buf, result: Err(error.into()) });
     }
 
     fn lease_sent(&mut self, token: Token, result: io::Result<()>) {
@@ -496,15 +558,10 @@ impl Driver for Epoll {
 
     fn send(&mut self, token: Token, buf: SendBuf) {
         if self.port(token).is_none() {
-            let result = Err(io::ErrorKind::NotConnected.into());
-            self.outcomes.push_back(Event::Sent { token, buf, result });
-            return;
+            return self.not_sent(token, buf, io::ErrorKind::NotConnected);
         }
-        let port = &mut self.ports[token.slot as usize];
-        debug_assert!(port.send == NONE, "a send is in flight");
         debug_assert!(!buf.as_slice().is_empty(), "nothing to send");
-        port.send = self.sends.insert(Sending { buf, sent: 0 }) as u32;
-        self.write(token);
+        self.start_send(token, Sent::Buf(buf));
     }
 
     fn send_lease(&mut self, token: Token, lease: Lease) {
@@ -523,6 +580,26 @@ impl Driver for Epoll {
             Ok(Some(rest)) => self.send(token, SendBuf::Owned(rest)),
             Ok(None) => self.lease_sent(token, Ok(())),
             Err(error) => self.lease_sent(token, Err(error)),
+        }
+    }
+
+    fn hand_over(&mut self, token: Token, half: Half, keys: &RecordKeys<'_>) -> io::Result<()> {
+        let Some(port) = self.port(token) else { return Err(io::ErrorKind::NotConnected.into()) };
+        let flag = match half {
+            Half::Sending if port.send != NONE => return Err(io::ErrorKind::WouldBlock.into()),
+            Half::Sending => SEALED,
+            Half::Receiving => OPENED,
+        };
+        records::hand_over(port.fd, half, keys)?;
+        port.flags |= flag;
+        Ok(())
+    }
+
+    fn send_record(&mut self, token: Token, kind: u8, content: Vec<u8>) {
+        match self.port(token).map(|port| port.has(SEALED)) {
+            Some(true) => self.start_send(token, Sent::Record(RecordMessage::new(kind, content))),
+            Some(false) => self.not_sent(token, SendBuf::Owned(content), io::ErrorKind::InvalidInput),
+            None => self.not_sent(token, SendBuf::Owned(content), io::ErrorKind::NotConnected),
         }
     }
 
@@ -556,9 +633,8 @@ impl Driver for Epoll {
         // Closing takes the descriptor out of the epoll set (epoll(7), Q6): it was never duplicated.
         drop(sys::adopt(gone.fd));
         if gone.send != NONE {
-            let buf = self.sends.remove(gone.send as usize).buf;
-            let result = Err(io::ErrorKind::ConnectionAborted.into());
-            self.outcomes.push_back(Event::Sent { token, buf, result });
+            let buf = self.sends.remove(gone.send as usize).into_buf();
+            self.not_sent(token, buf, io::ErrorKind::ConnectionAborted);
         }
         self.outcomes.push_back(Event::Closed(token));
     }

@@ -9,6 +9,7 @@ mod ends;
 mod leases;
 mod limits;
 mod outbound;
+mod records;
 mod soak;
 mod unawaited;
 
@@ -186,6 +187,7 @@ impl<D: Make> World<D> {
                     self.answer(token);
                 }
             }
+            Event::Record { token, kind, .. } => panic!("a record of type {kind} on {token:?}"),
             Event::Eof(token) => {
                 let told = self.of(token);
                 assert_eq!((told.eof, told.failed.len(), told.closed), (0, 0, 0), "a second end");

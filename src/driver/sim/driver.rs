@@ -9,7 +9,9 @@ use super::net::{SimNet, saturating_ns};
 use super::port::{Port, PortState, Sending};
 use super::wire::WireId;
 use super::world::{DriverSide, Listening, World};
-use crate::driver::{Driver, DriverConfig, DriverStats, Event, Lease, SendBuf, Token, WakeTarget, Waker};
+use crate::driver::{
+    Driver, DriverConfig, DriverStats, Event, Half, Lease, RecordKeys, SendBuf, Token, WakeTarget, Waker,
+};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
@@ -285,6 +287,19 @@ impl Driver for Sim {
     fn send_lease(&mut self, token: Token, lease: Lease) {
         let bytes = self.bytes(&lease).to_vec();
         self.begin_send(token, SendBuf::Owned(bytes), Some(lease));
+    }
+
+    /// Refused: there is no kernel.
+    fn hand_over(&mut self, _token: Token, _half: Half, _keys: &RecordKeys<'_>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn send_record(&mut self, token: Token, _kind: u8, content: Vec<u8>) {
+        let kind = match self.open_slot(token) {
+            Some(_) => io::ErrorKind::InvalidInput,
+            None => io::ErrorKind::NotConnected,
+        };
+        self.events.push_back(Event::Sent { token, buf: SendBuf::Owned(content), result: Err(kind.into()) });
     }
 
     fn pause(&mut self, token: Token) {

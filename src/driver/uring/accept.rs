@@ -69,7 +69,8 @@ impl Accepts {
         }
         for (key, state) in self.states.iter_mut().enumerate() {
             if *state == State::Idle {
-                let direct = directs.take();
+                let is_plain = self.listeners[key / ACCEPTS].is_plain();
+                let direct = if is_plain { None } else { directs.take() };
                 self.promised += u32::from(direct.is_some());
                 *state = State::Armed;
                 self.armed += 1;

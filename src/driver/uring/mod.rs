@@ -11,6 +11,7 @@ mod accept;
 mod buffers;
 mod direct;
 mod port;
+mod records;
 mod ring;
 mod sends;
 #[cfg(test)]
@@ -31,7 +32,9 @@ use self::ring::{Completion, Ring, Target};
 use self::sends::Source;
 use super::listen::Listener;
 use super::tag::{self, pack, unpack};
-use super::{Driver, DriverConfig, DriverStats, Event, Lease, SendBuf, Token, WakeTarget, Waker, sys};
+use super::{
+    Driver, DriverConfig, DriverStats, Event, Half, Lease, RecordKeys, SendBuf, Token, WakeTarget, Waker, sys,
+};
 
 // Kinds of operations, as their tags name them.
 const RECEIVE: u8 = 0;
@@ -283,10 +286,7 @@ impl Uring {
                 self.rearm(token);
                 None
             }
-            errno => {
-                port.flags |= ENDED;
-                Some(Event::Failed { token, error: io::Error::from_raw_os_error(errno) })
-            }
+            errno => Some(self.receive_failed(token, errno)),
         }
     }
 
@@ -335,7 +335,8 @@ impl Uring {
     /// Hands a deferred event over, unless its connection has been closed in the meantime.
     fn replay(&mut self, event: Event<UringSocket>) -> Option<Event<UringSocket>> {
         let token = match &event {
-            Event::Received { token, .. } | Event::Eof(token) | Event::Failed { token, .. } => *token,
+            Event::Received { token, .. } | Event::Record { token, .. } => *token,
+            Event::Eof(token) | Event::Failed { token, .. } => *token,
             _ => return Some(event),
         };
         if self.live(token).is_some() {
@@ -359,14 +360,14 @@ impl Uring {
     fn start_send(&mut self, token: Token, buf: SendBuf, push: fn(&mut Ring, Target, u32, u64)) {
         debug_assert!(!buf.as_slice().is_empty(), "nothing to send");
         if self.live(token).is_none() {
-            return self.send_missed(token, buf);
+            return self.not_sent(token, buf, io::ErrorKind::NotConnected);
         }
         let key = self.ring.insert_send(Source::Buf(buf));
         self.push_send(token, key, push);
     }
 
-    fn send_missed(&mut self, token: Token, buf: SendBuf) {
-        let result = Err(io::ErrorKind::NotConnected.into());
+    fn not_sent(&mut self, token: Token, buf: SendBuf, error: io::ErrorKind) {
+        let result = Err(error.into());
         self.outcomes.push_back(Event::Sent { token, buf, result });
     }
 
@@ -375,6 +376,7 @@ impl Uring {
         debug_assert!(port.send == NONE, "a send is in flight");
         port.send = key;
         port.in_flight += 1;
+        let push = if port.is_sealed() { Ring::push_send_sealed } else { push };
         push(&mut self.ring, port.target(), port.send, pack(SEND, token));
     }
 
@@ -387,8 +389,10 @@ impl Uring {
             _ if done => Ok(()),
             ..0 | libc::EINTR | libc::EAGAIN if flags & CLOSING == 0 => {
                 self.stats.short_writes += 1;
-                self.ports[token.slot as usize].in_flight += 1;
-                self.ring.push_send(target, key, pack(SEND, token));
+                let port = &mut self.ports[token.slot as usize];
+                port.in_flight += 1;
+                let push = if port.is_sealed() { Ring::push_rest_sealed } else { Ring::push_send };
+                push(&mut self.ring, target, key, pack(SEND, token));
                 return None;
             }
             ..=0 => Err(io::ErrorKind::ConnectionAborted.into()),
@@ -496,7 +500,11 @@ impl Driver for Uring {
         // Who waits for a buffer does not wait for another event: the end of those sends may be none.
         let hungry = self.feed_starved() || (std::mem::take(&mut self.lends) && !self.starved.is_empty());
         for event in &self.deferred {
-            if let Event::Received { token, .. } | Event::Eof(token) | Event::Failed { token, .. } = event {
+            if let Event::Received { token, .. }
+            | Event::Record { token, .. }
+            | Event::Eof(token)
+            | Event::Failed { token, .. } = event
+            {
                 self.ports[token.slot as usize].flags &= !DEFERRED;
             }
         }
@@ -576,11 +584,19 @@ impl Driver for Uring {
     fn send_lease(&mut self, token: Token, lease: Lease) {
         if self.live(token).is_none() {
             self.release(lease);
-            return self.send_missed(token, SendBuf::EMPTY);
+            return self.not_sent(token, SendBuf::EMPTY, io::ErrorKind::NotConnected);
         }
         self.lends = true;
         let key = self.ring.insert_send(Source::Lease(lease));
         self.push_send(token, key, Ring::push_send_unreported);
+    }
+
+    fn hand_over(&mut self, token: Token, half: Half, keys: &RecordKeys<'_>) -> io::Result<()> {
+        self.hand_over_keys(token, half, keys)
+    }
+
+    fn send_record(&mut self, token: Token, kind: u8, content: Vec<u8>) {
+        self.start_record(token, kind, content);
     }
 
     fn pause(&mut self, token: Token) {

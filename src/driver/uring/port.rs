@@ -13,7 +13,8 @@ use crate::driver::sys;
 #[derive(Clone, Copy)]
 pub(super) struct Port {
     pub(super) generation: u32,
-    /// A packed [`Target`]; `NONE` where vacant, and once the close of a plain one is on its way.
+    /// A packed [`Target`], with [`SEALED`]; `NONE` where vacant, and once the close of a plain one is on
+    /// its way.
     pub(super) target: u32,
     /// The key of the send in flight, or `NONE`.
     pub(super) send: u32,
@@ -43,6 +44,10 @@ pub(super) const CLOSING: u8 = 1 << 6;
 /// Something of it stands in `deferred`.
 pub(super) const DEFERRED: u8 = 1 << 7;
 
+/// In `target` of a plain descriptor: the kernel seals what is sent. No descriptor is so large, as
+/// `fs.nr_open` is below it.
+pub(super) const SEALED: u32 = 1 << 30;
+
 impl Port {
     pub(super) const VACANT: Self =
         Self { generation: 0, target: NONE, send: NONE, flags: 0, in_flight: 0, share: 0, turn: 0 };
@@ -52,7 +57,11 @@ impl Port {
     }
 
     pub(super) fn target(&self) -> Target {
-        Target::unpack(self.target)
+        Target::unpack(self.target & !SEALED)
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        self.target != NONE && self.target & SEALED != 0
     }
 }
 

@@ -324,6 +324,12 @@ impl Ring {
         self.ring.submission().cq_overflow()
     }
 
+    /// Whether no completion waits to be taken, here or with the kernel. Between two enters operations
+    /// bring none, as `DEFER_TASKRUN` says.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.reaped.is_empty() && self.completions() == 0 && !self.overflowed()
+    }
+
     /// Takes all completions out of the kernel's queue, for [`Self::pop`]. `send_of` tells the key of the send
     /// that a tag belongs to, if it belongs to one.
     pub(super) fn reap(&mut self, send_of: impl Fn(u64) -> Option<u32>) {
@@ -448,11 +454,30 @@ impl Ring {
         self.unreported.push_back(Unreported { place, key, tag });
     }
 
+    /// Where the kernel seals what is sent by TLS, which knows no `MSG_WAITALL`: short counts come back. A
+    /// lease is tried once.
+    pub(super) fn push_send_sealed(&mut self, target: Target, key: u32, tag: u64) {
+        let flags = if self.lent.sends[key as usize].is_lease() { libc::MSG_DONTWAIT } else { 0 };
+        let entry = self.send_entry(target, key, flags);
+        self.push(entry, tag);
+    }
+
+    /// The rest of that.
+    pub(super) fn push_rest_sealed(&mut self, target: Target, key: u32, tag: u64) {
+        let lent = &mut *self.lent;
+        lent.sends[key as usize].leave_lease(&mut lent.buffers);
+        self.push_send_sealed(target, key, tag);
+    }
+
     fn send_entry(&mut self, target: Target, key: u32, flags: i32) -> Entry {
         let lent = &mut *self.lent;
         let sending = &mut lent.sends[key as usize];
         assert!(!sending.in_flight, "a send is in flight");
         sending.in_flight = true;
+        if let Some(record) = sending.record() {
+            let send = opcode::SendMsg::new(target.number(), record.header());
+            return send.flags((flags | libc::MSG_NOSIGNAL) as u32).build().flags(target.flags());
+        }
         let rest = sending.rest(&mut lent.buffers);
         let len = rest.len().min(MAX_SEND_BYTES) as u32;
         let send = opcode::Send::new(target.number(), rest.as_ptr(), len);

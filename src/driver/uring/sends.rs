@@ -4,12 +4,15 @@
 //! from once: what has to wait for its peer is a buffer, so that no peer keeps receive buffers (law 5).
 
 use super::buffers::Buffers;
+use crate::driver::sys::RecordMessage;
 use crate::driver::{Lease, SendBuf};
 
 /// Where the bytes are.
 pub(super) enum Source {
     Buf(SendBuf),
     Lease(Lease),
+    /// A TLS record of a kind of its own.
+    Record(Box<RecordMessage>),
 }
 
 /// A send that has not been told of.
@@ -39,6 +42,7 @@ impl Sending {
         let len = match &self.source {
             Source::Buf(buf) => buf.as_slice().len(),
             Source::Lease(lease) => lease.len(),
+            Source::Record(record) => record.content().len(),
         };
         len - self.sent
     }
@@ -53,8 +57,21 @@ impl Sending {
         let all = match &self.source {
             Source::Buf(buf) => buf.as_slice(),
             Source::Lease(lease) => buffers.bytes(lease.buffer as u16, lease.offset, lease.len),
+            Source::Record(record) => record.content(),
         };
         &all[self.sent..]
+    }
+
+    /// The record, if it is one.
+    pub(super) fn record(&self) -> Option<&RecordMessage> {
+        match &self.source {
+            Source::Record(record) => Some(record),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_lease(&self) -> bool {
+        matches!(self.source, Source::Lease(_))
     }
 
     /// Copies what is left of a lease, and gives it back.
@@ -84,6 +101,7 @@ impl Sending {
                 buffers.put(lease.buffer as u16);
                 SendBuf::EMPTY
             }
+            Source::Record(record) => SendBuf::Owned(record.into_content()),
         }
     }
 }

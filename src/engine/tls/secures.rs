@@ -13,7 +13,8 @@ use crate::config::Limits;
 use crate::driver::Token;
 use crate::handler::ClientRequest;
 use crate::tls::{
-    Connection, MAX_RECORD_BYTES, MAX_RECORD_OVERHEAD_BYTES, Opened, TlsConfig, TlsFailure, TlsInfo,
+    Connection, KernelTls, MAX_RECORD_BYTES, MAX_RECORD_OVERHEAD_BYTES, Opened, TlsConfig, TlsFailure,
+    TlsInfo,
 };
 use rustls::pki_types::ServerName;
 use std::collections::VecDeque;
@@ -38,6 +39,14 @@ const SILENCE_MS: u32 = 1_000;
 
 /// The TLS of each listener, where it has one; shards and listeners in the driver's order.
 pub type Listeners = Vec<Option<TlsConfig>>;
+
+/// What the listener in this place wants of the kernel: nothing (`None`), TLS, or TLS and nothing less.
+pub fn kernel_wish(listeners: &Listeners, index: usize) -> Option<bool> {
+    match listeners.get(index)?.as_ref()?.kernel() {
+        KernelTls::Off => None,
+        wish => Some(wish == KernelTls::Required),
+    }
+}
 
 /// A client's end that is to get a slot.
 pub(in crate::engine) type Prepared = Option<Box<Side>>;
@@ -69,6 +78,22 @@ pub(in crate::engine) struct Side {
     is_ended: bool,
     /// The peer's last record came.
     pub(super) is_closed: bool,
+    pub(super) kernel: Kernel,
+    /// Records that the kernel may have sealed, at most.
+    pub(super) kernel_records: u32,
+}
+
+/// What the kernel does of a connection's TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kernel {
+    /// Nothing, now and later.
+    Nothing,
+    /// Nothing yet.
+    Asked,
+    /// It seals. So often it may still be asked to open as well.
+    Seals(u8),
+    /// Both.
+    All,
 }
 
 /// All TLS of one core.
@@ -86,6 +111,8 @@ pub struct Secures {
     pub(super) open: u32,
     /// Capacity of what is kept, of all.
     kept_bytes: usize,
+    /// The kernel has no TLS: it is not asked again.
+    pub(super) kernel_has_none: bool,
     pub(super) helpers: Helpers,
     /// Steps that these have, those of connections that have ended included.
     pub(super) away: u32,
@@ -108,6 +135,8 @@ impl Side {
             is_used: false,
             is_ended: false,
             is_closed: false,
+            kernel: Kernel::Nothing,
+            kernel_records: 0,
         })
     }
 
@@ -128,6 +157,11 @@ impl Side {
         !self.out.is_empty()
             || self.connection.owes()
             || (finishing && !self.is_ended && self.connection.is_open())
+    }
+
+    /// Whether this is the moment for the last record, which comes once.
+    pub(super) fn end(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_ended, true)
     }
 
     fn kept_capacity(&self) -> usize {
@@ -229,7 +263,10 @@ impl Secures {
     /// Begins a server's end.
     pub(in crate::engine) fn accept(&mut self, slot: u32, listener: u32) {
         if let Some(Some(config)) = self.listeners.get(listener as usize) {
-            let side = Side::new(Connection::server(config), Vec::new());
+            let mut side = Side::new(Connection::server(config), Vec::new());
+            if config.kernel() != KernelTls::Off {
+                side.kernel = Kernel::Asked;
+            }
             self.adopt(slot, side);
         }
     }

@@ -31,6 +31,7 @@ fn events(driver: &mut Checked<Sim>, wait: Option<Duration>) -> Vec<String> {
                 driver.release(lease);
                 format!("received {text}")
             }
+            Event::Record { kind, .. } => format!("record {kind}"),
             Event::Eof(_) => "eof".to_owned(),
             Event::Failed { error, .. } => format!("failed: {:?}", error.kind()),
             Event::Sent { buf, result, .. } => match result {

@@ -118,6 +118,7 @@ impl Echo {
                     self.driver.release(lease);
                 }
             }
+            Event::Record { .. } => unreachable!("there is no kernel"),
             Event::Eof(token) => self.conns[token.slot as usize].ending = true,
             Event::Failed { token, .. } => self.close(token.slot as usize),
             Event::Sent { token, buf, result } => {
