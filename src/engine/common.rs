@@ -329,9 +329,7 @@ impl Common {
     #[inline]
     fn send_behind(&mut self, slot: &Slot, kind: Kind, payload: &[u8]) -> bool {
         slot.session.sends_plainly()
-            && self.append_behind(slot, kind, payload.len(), |_, out| {
-                ws::encode_message(out, kind, payload, None);
-            })
+            && self.append_behind(slot, kind, payload.len(), |_, out| ws::encode_plain(out, kind, payload))
     }
 
     /// As [`Self::send_behind`], to a server. Without randomness nothing is written.

@@ -28,7 +28,7 @@ pub use frame::{
     FrameHead, Kind, MAX_CONTROL_PAYLOAD, MAX_HEADER, Opcode, Role, encode_close, encode_deflated,
     encode_fragment, encode_frame, encode_message, encode_ping, encode_pong, header_len, write_header,
 };
-pub(crate) use frame::{encode_in_frames, encode_joined_masked};
+pub(crate) use frame::{encode_in_frames, encode_joined_masked, encode_plain};
 pub(crate) use origin::is_same_origin;
 pub use prepared::Prepared;
 pub use session::{DecodeLimits, Item, MAX_CARRY, Session, State, wanted};
