@@ -151,9 +151,9 @@
 //! - **Pace.** A topic of a hundred thousand does not stall its shard: lists of subscribers take turns, and a
 //!   turn offers so much ([`Limits::max_broadcast_sends_per_turn`]). Publications wait meanwhile, up to
 //!   [`Limits::max_broadcast_bytes`]; then publishing fails with [`TopicError::Full`], and nobody gets it.
-//! - **Cost.** A connection without subscriptions pays nothing. A single one costs 16 bytes and its place in the
-//!   topic's list, 4 to 8; those of who has several, or a policy of its own, 12 to 24 each and a record of 40
-//!   besides; a topic some 250; a shard with subscriptions has 66 KiB more. A message is encoded, and
+//! - **Cost.** A connection without subscriptions pays nothing. A first one costs 20 bytes; a
+//!   second 68, as a record for them all comes with it, as with a policy of its own; further ones some 16
+//!   (4,096 connections with the same topics); a topic some 250; a shard with subscriptions has 66 KiB more. A message is encoded, and
 //!   compressed, once per shard; subscribers share its bytes. A turn's publications go to
 //!   each other shard as one command with at most one wake-up, and not at all where nobody is subscribed.
 //!

@@ -221,7 +221,7 @@ fn every_subscriber_gets_every_message_in_order() {
 #[test]
 fn who_reads_nothing_keeps_nothing_from_the_others() {
     let server = serve(Conduct::Broadcast);
-    let line = "broadcast URL -n 20 --deaf 5 --size 65536 --rate 200 --duration 1s --max-send-lag 10s";
+    let line = "broadcast URL -n 20 --deaf 5 --size 65536 --rate 20 --duration 2s --max-send-lag 10s";
     let (code, text, report) = run(line, server.port);
     assert_eq!(code, 0, "{text}");
     let broadcast = &report["loads"][0]["broadcast"];
