@@ -498,7 +498,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 break;
             }
             let Some(command) = self.inbox.take() else { break };
-            self.common.stats.commands.add(1);
+            // Steps of handshakes that come back are counted as such.
+            let is_asked = !matches!(command, Command::Shaken(_));
+            self.common.stats.commands.add(is_asked.into());
             match command {
                 Command::Send { to, kind, payload } => self.with_conn(to, |common, slot, token| {
                     common.send(slot, token, kind, &payload);
