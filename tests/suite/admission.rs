@@ -76,7 +76,7 @@ on_every_driver! {
     /// Who does not say what it wants keeps others out, up to the deadline and no longer.
     fn so_many_handshakes_at_once(on) {
         let admission = Admission { max_handshakes: 3, ..Admission::default() };
-        let deadlines = Deadlines { head_ms: 400, ..Deadlines::default() };
+        let deadlines = Deadlines { head_ms: 1_000, ..Deadlines::default() };
         let stage = Stage::new(on, Setup { admission, deadlines, ..Setup::default() });
         // An open connection and one kept alive are no handshakes any more.
         let mut open = stage.open("/");
@@ -88,7 +88,7 @@ on_every_driver! {
         stage.wait_metric("ringwire_connections", 5);
         expect_turned_away(&mut stage.peer());
         open.check_echo("unharmed");
-        stage.pass(Duration::from_millis(500));
+        stage.pass(Duration::from_millis(1_100));
         stage.wait_metric("ringwire_connections", 1);
         stage.open("/").check_echo("they gave up");
         drop(slow);

@@ -85,7 +85,7 @@ on_every_driver! {
     }
 
     fn handshakes_have_their_time(on) {
-        let deadlines = Deadlines { tls_ms: 300, ..Deadlines::default() };
+        let deadlines = Deadlines { tls_ms: 1_000, ..Deadlines::default() };
         let stage = Stage::new(on, Setup { deadlines, ..Setup::default() });
         let hello = hello();
         let mut silent = bare(&stage);
@@ -101,7 +101,7 @@ on_every_driver! {
         // Who is through has more time.
         let mut peer = stage.peer();
         peer.shake();
-        stage.pass(Duration::from_millis(600));
+        stage.pass(Duration::from_millis(1_300));
         peer.upgrade("/");
         peer.check_echo("still there");
     }
