@@ -325,10 +325,11 @@ impl Common {
     }
 
     /// The traffic that is bound by time per message, and what [`Self::send_as`] would find out about it
-    /// again: a short message behind others that leave in this turn.
+    /// again: a message behind others that leave in this turn.
     #[inline]
     fn send_behind(&mut self, slot: &Slot, kind: Kind, payload: &[u8]) -> bool {
         slot.session.sends_plainly()
+            && payload.len() < HAND_OVER_BYTES
             && self.append_behind(slot, kind, payload.len(), |_, out| ws::encode_plain(out, kind, payload))
     }
 
@@ -336,6 +337,7 @@ impl Common {
     #[inline]
     fn send_masked_behind(&mut self, slot: &Slot, kind: Kind, payload: &[u8]) -> bool {
         slot.session.sends_masked()
+            && payload.len() < HAND_OVER_BYTES
             && self.append_behind(slot, kind, payload.len(), |entropy, out| {
                 if let Ok(mask) = entropy.mask() {
                     ws::encode_message(out, kind, payload, Some(mask));
@@ -354,6 +356,7 @@ impl Common {
     ) -> SendResult {
         let whole_bytes = FIRST + rest.len();
         let sent = slot.session.sends_masked()
+            && whole_bytes <= SHORT_BYTES
             && self.append_behind(slot, Kind::Binary, whole_bytes, |entropy, out| {
                 if let Ok(mask) = entropy.mask() {
                     ws::encode_joined_masked(out, first, rest, mask);
@@ -380,7 +383,7 @@ impl Common {
         payload_bytes: usize,
         write: impl FnOnce(&mut Entropy, &mut Vec<u8>),
     ) -> bool {
-        if payload_bytes > SHORT_BYTES || slot.phase != Phase::Open || slot.flags.has(Flags::HOLDS) {
+        if slot.phase != Phase::Open || slot.flags.has(Flags::HOLDS) {
             return false;
         }
         let Self { works, entropy, limits, .. } = self;

@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 const LARGE_BYTES: usize = 8 << 10;
 /// Capacity of a new small buffer.
 const SMALL_BYTES: usize = 512;
+/// What comes in at once is likely to be answered at its length if the first answer is no smaller part of it.
+const ANSWERED_IN: usize = 64;
 /// Lists kept, and the longest of them.
 const MAX_LISTS: usize = 256;
 const MAX_LIST_LEN: usize = 16;
@@ -22,13 +24,15 @@ pub struct Pool {
     lists: Vec<VecDeque<SendBuf>>,
     free_bytes: usize,
     max_bytes: usize,
+    /// Bytes that came in and are being answered; 0 at other times.
+    pub answering_bytes: usize,
 }
 
 impl Pool {
     /// An empty pool that keeps at most `max_bytes` of free buffers.
     pub fn new(max_bytes: u32) -> Self {
         let (small, large, lists) = Default::default();
-        Self { small, large, lists, free_bytes: 0, max_bytes: max_bytes as usize }
+        Self { small, large, lists, free_bytes: 0, max_bytes: max_bytes as usize, answering_bytes: 0 }
     }
 
     /// An empty buffer, likely to have room for `expected` bytes.
@@ -42,6 +46,13 @@ impl Pool {
             None if expected < LARGE_BYTES => Vec::with_capacity(SMALL_BYTES.max(expected)),
             None => Vec::with_capacity(LARGE_BYTES),
         }
+    }
+
+    /// An empty buffer for an answer of `expected` bytes and those that are likely to follow it: a buffer that
+    /// becomes large on the way is copied.
+    pub fn take_for_answers(&mut self, expected: usize) -> Vec<u8> {
+        let likely = if expected >= self.answering_bytes / ANSWERED_IN { self.answering_bytes } else { 0 };
+        self.take(expected.max(likely))
     }
 
     /// Makes room for `more` bytes in a buffer of this pool. One that becomes large is exchanged:
@@ -132,6 +143,18 @@ mod tests {
         assert_eq!(small.as_ptr(), address, "the small one is there for the next");
         pool.make_room(&mut buffer, 100);
         assert_eq!(pool.free_bytes(), 0);
+    }
+
+    #[test]
+    fn a_buffer_for_answers_is_as_large_as_what_is_answered() {
+        let mut pool = Pool::new(1 << 20);
+        pool.give(Vec::with_capacity(16_000));
+        pool.answering_bytes = 9_000;
+        let acknowledgement = pool.take_for_answers(20);
+        assert!(acknowledgement.capacity() < LARGE_BYTES, "short beside what came");
+        assert!(pool.take_for_answers(500).capacity() >= 16_000);
+        pool.answering_bytes = 600;
+        assert!(pool.take_for_answers(500).capacity() < LARGE_BYTES);
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Queue {
             _ => self.own_end(pool, expected),
         };
         let own = if own.capacity() == 0 {
-            *own = pool.take(expected);
+            *own = pool.take_for_answers(expected);
             own
         } else if own.len() >= CHAIN_FROM_BYTES && own.capacity() - own.len() < expected {
             self.chain(pool, expected)

@@ -31,9 +31,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if let Some((slot, state)) = table.get(token) {
             let mut party = Party { handler, token, slot, state, common };
             let input = driver.bytes(&lease);
+            party.common.pool.answering_bytes = input.len();
             let sealed = party.slot.flags.has(Flags::TLS) && !party.slot.entry.has(Entry::OPENED);
             outcome = if sealed { party.take_sealed(input) } else { party.take(input, true) };
         }
+        self.common.pool.answering_bytes = 0;
         self.end_lease(token, lease);
         self.after_received(token, outcome);
     }

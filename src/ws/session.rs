@@ -333,6 +333,9 @@ impl Session {
         if let Some(item) = self.take_short_binary(input, at, limits) {
             return Ok(Some(item));
         }
+        if let Some(item) = self.take_medium(input, at, limits) {
+            return item.map(Some).map_err(|violation| self.end_input(violation, input, at));
+        }
         while !self.has(INPUT_ENDED) {
             if self.has(IN_FRAME) {
                 match self.take_payload(input, at) {
@@ -382,6 +385,37 @@ impl Session {
         }
         *at = payload.end;
         Some(Item::Message { kind: Kind::Binary, payload })
+    }
+
+    /// A whole message from a client with the 16-bit length form, between messages: what comes next to the short
+    /// ones in being bound by time per frame.
+    #[inline]
+    fn take_medium(
+        &self,
+        input: &mut [u8],
+        at: &mut usize,
+        limits: &DecodeLimits,
+    ) -> Option<Result<Item, Violation>> {
+        const HEADER: usize = 8;
+        let &[b0 @ (0x81 | 0x82), 0xfe, l0, l1, m0, m1, m2, m3] = input.get(*at..)?.first_chunk()? else {
+            return None;
+        };
+        let payload_len = u16::from_be_bytes([l0, l1]);
+        let is_minimal = usize::from(payload_len) > MAX_CONTROL_PAYLOAD;
+        if self.bits & !(CLOSE_SENT | SETTLED & !CLIENT) != 0
+            || !is_minimal
+            || !limits.admit(payload_len.into())
+        {
+            return None;
+        }
+        let payload = *at + HEADER..*at + HEADER + usize::from(payload_len);
+        let bytes = input.get_mut(payload.clone())?;
+        let kind = if b0 == 0x81 { Kind::Text } else { Kind::Binary };
+        if !unmask_whole(bytes, kind, [m0, m1, m2, m3]) {
+            return Some(Err(Violation::InvalidUtf8));
+        }
+        *at = payload.end;
+        Some(Ok(Item::Message { kind, payload }))
     }
 
     /// The header at the start of `bytes`, or `None` if it is not whole. What the first two bytes
