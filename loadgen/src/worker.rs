@@ -16,6 +16,8 @@ use std::time::Duration;
 const CONNECT_WAIT: Duration = Duration::from_millis(5);
 /// Times are handed to the conductor this often.
 const SHOW_TIMES_NS: u64 = 100_000_000;
+/// A longer body is not joined on its way into the outbox, but before.
+const MAX_JOINED_BODY: usize = 125 - STAMP_BYTES;
 /// A failed attempt is made again after this time.
 const RETRY_NS: u64 = 100_000_000;
 
@@ -352,7 +354,9 @@ impl Worker {
         for number in 0..depth {
             let (index, seq) = (flow.index, flow.sent);
             // The first of a burst has nothing before it that it could be appended to.
-            match self.payload.parts(index, seq).filter(|_| joins && number > 0) {
+            let appends = joins && number > 0;
+            match self.payload.parts(index, seq).filter(|(_, body)| appends && body.len() <= MAX_JOINED_BODY)
+            {
                 Some((stamp, body)) => send(Piece::Joined(&stamp, body)),
                 None => self.payload.with(index, seq, |bytes| send(Piece::Whole(bytes))),
             }

@@ -11,7 +11,7 @@ class Case(typing.NamedTuple):
     wants: str = "echo"  # what a server has to be able to do
     quick: bool = True  # part of --quick
     share: float | None = None  # open loop: the rate as a share of capacity
-    shards: int | None = None  # ringwire on so many cores, the generator on all of them
+    shards: int | None = None  # ringwire on so many cores, the generator on the same ones
     reno: bool = False  # in a network namespace without the host's pacing
     curve: bool = False  # the whole distribution of latencies is kept
     profiled: bool = False  # the user share and user instructions are counted too
@@ -29,6 +29,10 @@ def echo(connections, size, *more):
 
 def to_many(subscribers, size, rate):
     return ["broadcast", f"-n{subscribers}", f"--size={size}", "--binary", f"--rate={rate}", "--arrivals=even"]
+
+
+def on_cores(cores, size, *more):
+    return Case(echo(200 * cores, size, *more), wants="shards", shards=cores)
 
 
 def within_tls(load, **more):
@@ -71,14 +75,14 @@ CASES = {
     "200×16 KiB, TLS": within_tls(echo(200, 16 << 10)),
     "handshakes, TLS": within_tls(["churn", "-n64", "--source=127.0.0.0/8"]),
     "idle 9,000, TLS": within_tls(["idle", "-n9000", "--echo-once", "--hold=1", "--size=20"], quick=False),
-    "200×20 B, one shard": Case(echo(200, 20), wants="shards", shards=1),
-    "200×20 B, two shards": Case(echo(200, 20), wants="shards", shards=2),
-    "200×20 B, 16 deep, one shard": Case(echo(200, 20, "--depth=16"), wants="shards", shards=1),
-    "200×20 B, 16 deep, two shards": Case(echo(200, 20, "--depth=16"), wants="shards", shards=2),
+    "200×20 B, one core": on_cores(1, 20),
+    "400×20 B, two cores": on_cores(2, 20),
+    "200×20 B, 16 deep, one core": on_cores(1, 20, "--depth=16"),
+    "400×20 B, 16 deep, two cores": on_cores(2, 20, "--depth=16"),
 }
 
 # Pairs of which the second has twice the cores.
 SCALING = [
-    ("200×20 B, one shard", "200×20 B, two shards"),
-    ("200×20 B, 16 deep, one shard", "200×20 B, 16 deep, two shards"),
+    ("200×20 B, one core", "400×20 B, two cores"),
+    ("200×20 B, 16 deep, one core", "400×20 B, 16 deep, two cores"),
 ]

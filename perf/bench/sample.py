@@ -71,8 +71,8 @@ class Server:
 def cores_of(case, options):
     """The server's cores and the generator's."""
     if case.shards:
-        both = [options.core_server, options.core_load]
-        return set(both), both
+        shared = [options.core_server, options.core_load][: case.shards]
+        return set(shared), shared
     return {options.core_server}, [options.core_load]
 
 
