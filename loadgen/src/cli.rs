@@ -63,6 +63,9 @@ pub struct Common {
     /// Connections opened per second [default: as fast as the server takes them].
     #[arg(long, value_parser = positive)]
     connect_rate: Option<f64>,
+    /// A server that has not answered a handshake within this time has failed.
+    #[arg(long, default_value = "10s", value_parser = time)]
+    handshake_timeout: Duration,
     /// Source addresses, taken in turn: addresses, or a network as 127.0.0.0/8 of which as many are
     /// taken as ports are needed [default: the kernel's; of 127.0.0.0/8 if ports are short there].
     #[arg(long, value_delimiter = ',')]
@@ -437,6 +440,7 @@ impl Common {
             sources,
             connections: self.connections,
             connect_rate: self.connect_rate,
+            handshake_ms: u32::try_from(self.handshake_timeout.as_millis().max(1)).unwrap_or(u32::MAX),
             max_opening: MAX_OPENING,
             retries: false,
             shape,

@@ -276,6 +276,8 @@ fn deadlines(plan: &Plan) -> Deadlines {
         // Closing takes some 10 µs for each.
         drain_ms: 2_000 + (plan.connections / 20) as u32,
         assembly_ms: 0,
+        tls_ms: plan.handshake_ms,
+        head_ms: plan.handshake_ms,
         // Whether connections are alive is the server's to find out, and a stalled server's
         // answers are waited for.
         idle_ms: 0,

@@ -23,7 +23,7 @@ const MAX_LINE_BYTES: u64 = 16 << 20;
 /// How often a joined process says what it did.
 const TELL: Duration = Duration::from_millis(50);
 /// A joined process that is silent for so long is given up.
-const SILENCE: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(60);
 /// How long the conductor waits for processes to join.
 const GATHER: Duration = Duration::from_secs(120);
 /// A joined process closes its connections within this time.

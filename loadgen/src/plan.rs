@@ -130,6 +130,8 @@ pub struct Plan {
     pub connections: u64,
     /// Connections opened per second, of all processes.
     pub connect_rate: Option<f64>,
+    /// How long a handshake may take, in milliseconds.
+    pub handshake_ms: u32,
     /// Connections on their way at once, per worker.
     pub max_opening: u64,
     /// Failed attempts are made again.

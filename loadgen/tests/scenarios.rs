@@ -529,7 +529,7 @@ fn a_server_that_never_answers_is_given_up() {
     let port = listener.local_addr().unwrap().port();
     // Held open, and not a word.
     thread::spawn(move || listener.incoming().collect::<Vec<_>>());
-    let (code, text, report) = run("echo URL -n 3 --duration 1s", port);
+    let (code, text, report) = run("echo URL -n 3 --duration 1s --handshake-timeout 500ms", port);
     assert_eq!(code, 2, "{text}");
     assert!(text.contains("did not answer the handshake in time"), "{text}");
     assert_eq!((&report["verdict"], &report["loads"][0]["ramp"]["opened"]), (&"broken".into(), &0.into()));
