@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Bits of a core: 2 KiB. With a thousand topics there, one in sixteen of others is sent in vain.
 const BITS: usize = 1 << 14;
+/// Counts to a page: 1 KiB.
+const PAGE: usize = 256;
 
 /// One core's bits, set by it and read by all.
 #[derive(Debug)]
@@ -81,19 +83,21 @@ impl Wanted<'_> {
     }
 }
 
-/// How many lists stand behind each of a core's own bits.
+/// How many lists stand behind each of a core's own bits. In pages, which exist once one of their bits
+/// has been set: most cores have few topics.
 #[derive(Debug, Default)]
-pub struct Counts(Vec<u32>);
+pub struct Counts(Vec<Option<Box<[u32; PAGE]>>>);
 
 impl Counts {
     /// A first subscriber to a topic, or to what is below a prefix.
     pub fn add(&mut self, bits: &Bits, core: &Interest, name: &str, below: bool) {
         if self.0.is_empty() {
-            self.0.resize(BITS, 0);
+            self.0.resize_with(BITS / PAGE, || None);
         }
         let bit = bit(&bits.0, name, below);
-        self.0[bit] += 1;
-        if self.0[bit] == 1 {
+        let count = &mut self.0[bit / PAGE].get_or_insert_with(|| Box::new([0; PAGE]))[bit % PAGE];
+        *count += 1;
+        if *count == 1 {
             core.words[bit / 64].fetch_or(1 << (bit % 64), Ordering::AcqRel);
         }
         core.wildcards.fetch_add(u32::from(below), Ordering::AcqRel);
@@ -102,8 +106,9 @@ impl Counts {
     /// The last one is gone.
     pub fn remove(&mut self, bits: &Bits, core: &Interest, name: &str, below: bool) {
         let bit = bit(&bits.0, name, below);
-        self.0[bit] -= 1;
-        if self.0[bit] == 0 {
+        let page = self.0[bit / PAGE].as_mut().expect("what was added is counted in a page");
+        page[bit % PAGE] -= 1;
+        if page[bit % PAGE] == 0 {
             core.words[bit / 64].fetch_and(!(1 << (bit % 64)), Ordering::AcqRel);
         }
         core.wildcards.fetch_sub(u32::from(below), Ordering::AcqRel);
@@ -130,7 +135,7 @@ mod tests {
         assert!(wants("anything"));
         counts.remove(&bits, &core, "", true);
         counts.remove(&bits, &core, "a/1", false);
-        assert!(!wants("a/1") && counts.0.iter().all(|count| *count == 0));
+        assert!(!wants("a/1") && counts.0.iter().flatten().flat_map(|page| **page).all(|count| count == 0));
         core.expect_one();
         assert!(wants("anything"));
         core.has_come();

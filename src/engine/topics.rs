@@ -188,6 +188,10 @@ impl Topics {
     pub(super) fn enter(&mut self, list: u32, slot: u32) -> u32 {
         let list = &mut self.lists[list as usize];
         let before = list.held_bytes();
+        if list.entries.len() == list.entries.capacity() {
+            // By less than doubling: the longest lists are as long as the core has connections.
+            list.entries.reserve_exact((list.entries.len() / 4).max(4));
+        }
         list.entries.push(slot);
         self.lists_bytes += list.held_bytes() - before;
         list.entries.len() as u32 - 1

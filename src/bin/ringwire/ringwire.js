@@ -12,10 +12,12 @@
 // What it does by itself:
 // - It connects again when the connection is lost: after 0.5 s at most, then 1 s, 2 s, … 30 s, each time a random
 //   part of that, so that the clients of a server that comes back do not come all at once.
-// - It notices a dead link by silence: after 25 s without a message it pings, and 10 s later it gives up.
+// - It notices a dead link by silence: after 25 s without a message it pings, and 10 s after that, or after a message
+//   of its own that is not answered, it gives up.
 // - It subscribes again where it stopped: what was sent meanwhile comes, each message once and in order, as far
 //   as the server keeps it. Where it does not, `gap` tells so: load what you need by other means.
-// - It falls back to server-sent events (and POST, with a token) where no WebSocket gets through.
+// - It falls back to server-sent events (and POST, with a token) where no WebSocket gets through, and goes on trying one
+//   beside them: a network that was cut looks the same for a while.
 //
 // connect(url, options): `url` is http(s) or ws(s), by default /topics of this page's host.
 //   token            for publishing by POST, where WebSockets do not get through
@@ -37,8 +39,10 @@ const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 30000;
 const STABLE_MS = 5000; // open for so long, a connection's loss starts the backoff anew
 const SILENCE_MS = 25000; // then a ping
-const ANSWER_MS = 10000; // from a ping, or a connection's begin, to any sign of life
+const ANSWER_MS = 10000; // from a request, or a connection's begin, to any sign of life
 const HOPELESS = 2; // WebSockets that never opened before events are tried
+const FIRST_TRIAL_MS = 1000; // with events, until a WebSocket is tried beside them; then twice as long
+const LONGEST_TRIAL_MS = 300000;
 
 class Ring extends EventTarget {
   #base;
@@ -49,6 +53,8 @@ class Ring extends EventTarget {
   #failures = 0; // WebSockets in a row that never opened
   #opened = 0;
   #timer = null;
+  #trial = null; // a WebSocket beside events, and the timer until the next one
+  #trialTimer = null;
   #state = "connecting";
 
   constructor(url, options) {
@@ -95,17 +101,43 @@ class Ring extends EventTarget {
     this.#become("connecting");
     const { transport = "auto" } = this.#options;
     const Socket = this.#options.WebSocket ?? globalThis.WebSocket;
-    const byEvents = transport === "events" || (transport === "auto" && (!Socket || this.#failures >= HOPELESS));
-    const told = {
-      open: () => this.#open(),
-      lost: () => this.#lost(),
-      message: (message) => this.#message(message),
-    };
+    const standIn = transport === "auto" && Socket && this.#failures >= HOPELESS;
+    const byEvents = transport === "events" || standIn || (transport === "auto" && !Socket);
     this.#opened = 0;
     this.#link = byEvents
-      ? new EventsLink(this.#base, this.#options, told)
-      : new SocketLink(this.#base.replace(/^http/, "ws"), Socket, told);
+      ? new EventsLink(this.#base, this.#options, {
+        open: () => {
+          this.#open();
+          if (standIn) this.#tryBeside(Socket, FIRST_TRIAL_MS);
+        },
+        lost: () => this.#lost(),
+        message: (message) => this.#message(message),
+      })
+      : this.#socketLink(Socket, () => this.#open(), () => this.#lost());
     this.#link.start(this.#topics);
+  }
+
+  #socketLink(Socket, open, lost) {
+    const message = (message) => this.#message(message);
+    return new SocketLink(this.#base.replace(/^http/, "ws"), Socket, { open, lost, message });
+  }
+
+  // Events stand in for a WebSocket, until one opens.
+  #tryBeside(Socket, waitMs) {
+    this.#trialTimer = setTimeout(() => {
+      const link = this.#trial = this.#socketLink(Socket, () => {
+        this.#trial = null;
+        this.#drop();
+        this.#link = link;
+        this.#open();
+      }, () => {
+        if (link === this.#link) return this.#lost();
+        link.stop();
+        this.#trial = null;
+        this.#tryBeside(Socket, Math.min(LONGEST_TRIAL_MS, waitMs * 2));
+      });
+      link.start();
+    }, waitMs * (0.5 + Math.random() / 2));
   }
 
   #open() {
@@ -127,6 +159,9 @@ class Ring extends EventTarget {
   }
 
   #drop() {
+    clearTimeout(this.#trialTimer);
+    this.#trial?.stop();
+    this.#trial = null;
     this.#link?.stop();
     this.#link = null;
   }
@@ -170,6 +205,7 @@ class SocketLink {
   #told;
   #socket;
   #timer;
+  #awaited; // the time that `#timer` was given
   #published = []; // what awaits its answer, oldest first: the server answers in order
 
   constructor(url, Socket, told) {
@@ -207,12 +243,18 @@ class SocketLink {
   publish(topic, json) {
     return new Promise((resolve, reject) => {
       this.#published.push({ resolve, reject });
-      this.#socket.send(`{"publish":${JSON.stringify(topic)},"data":${json}}`);
+      this.#sendText(`{"publish":${JSON.stringify(topic)},"data":${json}}`);
     });
   }
 
   #send(request) {
-    if (this.#socket.readyState === 1) this.#socket.send(JSON.stringify(request));
+    if (this.#socket.readyState === 1) this.#sendText(JSON.stringify(request));
+  }
+
+  // Every request is answered. One that waits already is not given more time by those behind it.
+  #sendText(text) {
+    this.#socket.send(text);
+    if (this.#awaited !== ANSWER_MS) this.#await(ANSWER_MS);
   }
 
   #receive(message) {
@@ -226,10 +268,11 @@ class SocketLink {
   // Something is expected within this time; after silence, the answer to a ping.
   #await(milliseconds) {
     clearTimeout(this.#timer);
+    this.#awaited = milliseconds;
     this.#timer = setTimeout(() => {
       if (milliseconds === ANSWER_MS) return this.#told.lost();
-      this.#send({ ping: 0 });
       this.#await(ANSWER_MS);
+      this.#send({ ping: 0 });
     }, milliseconds);
   }
 }
@@ -275,9 +318,15 @@ class EventsLink {
   async publish(topic, json) {
     if (!this.#token) throw new Error("no WebSocket gets through, and publishing by POST needs a token");
     const headers = { "Content-Type": "application/json", Authorization: `Bearer ${this.#token}` };
-    const response = await this.#fetch(this.#url(topic), { method: "POST", headers, body: json });
-    if (!response.ok) throw new Error((await response.text()).trim());
-    return (await response.json()).id;
+    const signal = AbortSignal.timeout(ANSWER_MS);
+    try {
+      const response = await this.#fetch(this.#url(topic), { method: "POST", headers, body: json, signal });
+      if (!response.ok) throw new Error((await response.text()).trim());
+      return (await response.json()).id;
+    } catch (error) {
+      if (!signal.aborted) throw error;
+      throw new Error("no answer came: whether it was published is not known");
+    }
   }
 
   #url(topic) {
@@ -289,19 +338,21 @@ class EventsLink {
     this.#streams.set(topic, stream);
     const alive = () => !this.#stopped && this.#streams.get(topic) === stream;
     let timer;
-    // Comments come every 15 s.
-    const heard = () => {
+    const expect = (milliseconds) => {
       clearTimeout(timer);
-      timer = setTimeout(() => stream.abort(), SILENCE_MS + ANSWER_MS);
+      timer = setTimeout(() => stream.abort(), milliseconds);
     };
+    // Comments come every 15 s.
+    const heard = () => expect(SILENCE_MS + ANSWER_MS);
     try {
-      heard();
+      expect(ANSWER_MS);
       const query = after === undefined ? "" : `?after=${after}`;
       const headers = { Accept: "text/event-stream" };
       const options = { headers, signal: stream.signal, cache: "no-store" };
       const response = await this.#fetch(this.#url(topic) + query, options);
       if (!response.ok) throw new Error(`${response.status}: ${(await response.text()).trim()}`);
       if (!alive()) return;
+      heard();
       opened();
       const parser = new EventParser((data) => alive() && this.#told.message(JSON.parse(data)));
       for (const reader = response.body.getReader(); ;) {

@@ -4,6 +4,7 @@
 //! do. The memory is reserved whole and untouched, which costs nothing. How many buffers are
 //! *published* follows the traffic: the ring is first in, first out, so whatever is published is
 //! cycled through, and a few kilobytes of traffic would make all of it resident and the cache cold.
+//! For the same reason shared buffers are published at a part of their size while all that comes is short.
 #![allow(unsafe_code, reason = "memory shared with the kernel")]
 
 use io_uring::types::BufRingEntry;
@@ -15,6 +16,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 const MIN_WHOLE: u16 = 32;
 /// The same where messages share a buffer.
 const MIN_SHARED: u16 = 4;
+/// What is published of a shared buffer while all that comes is short.
+const NARROW_BYTES: u32 = 16 << 10;
+/// A receive of so much is not short: narrow buffers would cut what comes behind it more often.
+const WIDE_FROM: u32 = 1_024;
 /// Turns that bring no need for half of what is published, before it is halved.
 const WINDOW_TURNS: u32 = 1_024;
 /// Buffers begin at different cache sets, or the heads of all messages would compete for a few.
@@ -84,6 +89,12 @@ pub(super) struct Buffers {
     /// The fewest that were ever left of `max`.
     low_water: u16,
     turns: u32,
+    /// Receives share buffers.
+    shared: bool,
+    /// Buffers are published whole.
+    wide: bool,
+    /// Something long came in this window.
+    long: bool,
 }
 
 impl Buffers {
@@ -111,6 +122,9 @@ impl Buffers {
             peak_busy: 0,
             low_water: max,
             turns: 0,
+            shared: false,
+            wide: true,
+            long: false,
         })
     }
 
@@ -123,6 +137,7 @@ impl Buffers {
     pub(super) fn start(&mut self, shared: bool) {
         self.min = if shared { MIN_SHARED } else { MIN_WHOLE }.min(self.max);
         self.target = self.min;
+        (self.shared, self.wide) = (shared, !shared);
         self.fill_up();
         self.commit();
     }
@@ -144,7 +159,7 @@ impl Buffers {
         // buffers exist than entries.
         let entry = unsafe { &mut *entry.add(usize::from(self.tail & self.mask)) };
         entry.set_addr(address);
-        entry.set_len(self.buffer_bytes);
+        entry.set_len(if self.wide { self.buffer_bytes } else { self.buffer_bytes.min(NARROW_BYTES) });
         entry.set_bid(index);
         self.tail = self.tail.wrapping_add(1);
         self.in_ring += 1;
@@ -176,9 +191,11 @@ impl Buffers {
     /// Doubles what is in circulation; false if that is all there is.
     pub(super) fn grow(&mut self) -> bool {
         if self.target == self.max {
+            self.wide = true;
             return false;
         }
         self.target = self.target.saturating_mul(2).min(self.max);
+        self.wide |= self.target > 4 * self.min;
         self.peak_busy = self.target;
         self.turns = 0;
         self.fill_up();
@@ -193,6 +210,9 @@ impl Buffers {
         buffer.filled = offset.saturating_add(len).min(self.buffer_bytes);
         buffer.leases += 1;
         self.leases += 1;
+        if len >= WIDE_FROM {
+            (self.wide, self.long) = (true, true);
+        }
         if !more {
             buffer.done = true;
             self.in_ring -= 1;
@@ -238,7 +258,10 @@ impl Buffers {
         }
         if self.peak_busy < self.target / 4 && self.target > self.min {
             self.target = (self.target / 2).max(self.min);
+        } else if self.shared && self.target == self.min && !self.long {
+            self.wide = false;
         }
+        self.long = false;
         self.turns = 0;
         self.peak_busy = self.circulating() - self.in_ring;
     }
@@ -331,6 +354,36 @@ mod tests {
         assert_eq!((buffers.in_ring(), buffers.leases()), (4, 0));
         // Filled from the front again.
         assert_eq!(buffers.take(0, 5, true), 0);
+    }
+
+    #[test]
+    fn shared_buffers_are_published_in_part_while_all_is_short() {
+        let mut buffers = Buffers::new(64, 64 << 10).unwrap();
+        buffers.start(true);
+        let published = |buffers: &Buffers| {
+            let last = buffers.tail.wrapping_sub(1) & buffers.mask;
+            // SAFETY: the entry lies in the ring, which no kernel knows.
+            unsafe { (*buffers.ring.at.as_ptr().cast::<BufRingEntry>().add(usize::from(last))).len() }
+        };
+        let cycle = |buffers: &mut Buffers, len| {
+            buffers.take(0, len, false);
+            buffers.put(0);
+            published(buffers)
+        };
+        assert_eq!(cycle(&mut buffers, WIDE_FROM - 1), NARROW_BYTES);
+        assert_eq!(cycle(&mut buffers, WIDE_FROM), 64 << 10);
+        for _ in 0..WINDOW_TURNS {
+            buffers.turn();
+        }
+        assert_eq!(cycle(&mut buffers, 10), 64 << 10, "something long came in this window");
+        for _ in 0..WINDOW_TURNS {
+            buffers.turn();
+        }
+        assert_eq!(cycle(&mut buffers, 10), NARROW_BYTES);
+        for _ in 0..3 {
+            assert!(buffers.grow());
+        }
+        assert_eq!((buffers.circulating(), published(&buffers)), (32, 64 << 10));
     }
 
     #[test]

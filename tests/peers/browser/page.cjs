@@ -2,7 +2,8 @@
 //
 //   node page.cjs RINGWIRE DRIVER CHROMIUM SCREENSHOT_DIR [tls]
 //
-// Starts and restarts the server itself. Leaves SCREENSHOT_DIR/page-DRIVER.png (and -dark, -narrow).
+// Starts and restarts the server itself. Leaves SCREENSHOT_DIR/page-DRIVER.png (and -dark, -narrow, …).
+// With RINGWIRE_REAL_TIMES=1 the clients wait as long for a dead network as they do elsewhere, not a fifth of it.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -13,18 +14,22 @@ const path = require('node:path');
 const readline = require('node:readline');
 const { chromium } = require('playwright-core');
 const { check, run, within } = require('../checks.cjs');
+const { relay } = require('./relay.cjs');
 
 const [ringwire, driver, executablePath, screenshots, tls] = process.argv.slice(2);
 /// Of every page. The server's certificate is its own.
 const options = { viewport: { width: 1200, height: 900 }, ignoreHTTPSErrors: Boolean(tls) };
+const TOKEN = 'for tests';
+const IN_SHORT = process.env.RINGWIRE_REAL_TIMES !== '1';
 let server;
+let line;
 let browser;
 let page;
 const complaints = [];
 
 /// Starts the server; resolves to its base URL when it listens.
 async function start(port) {
-  const more = tls ? ['--tls'] : [];
+  const more = ['--publish-token', TOKEN, '--idle-ms', '1000', '--pong-ms', '2000', ...(tls ? ['--tls'] : [])];
   server = spawn(ringwire, ['serve', '--driver', driver, '--listen', `127.0.0.1:${port}`, ...more], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
@@ -105,11 +110,11 @@ check('round trips are charted', async () => {
 });
 
 /// Another page with its chat open.
-async function chat(name) {
+async function chat(name, base = page.url()) {
   const tab = await browser.newPage(options);
   tab.on('pageerror', (error) => complaints.push(String(error)));
   tab.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
-  await tab.goto(new URL('/#chat', page.url()).href);
+  await tab.goto(new URL('/#chat', base).href);
   await tab.waitForSelector('#chat-state:has-text("Connected by WebSocket")', { timeout: 10_000 });
   await tab.fill('#name', name);
   return {
@@ -197,6 +202,126 @@ check('no errors so far', async () => {
   assert.deepEqual(complaints, []);
 });
 
+/// In what the server sends: a fifth of the times after which clients count a network as dead.
+const HURRY = [['SILENCE_MS = 25000', 'SILENCE_MS =  5000'], ['ANSWER_MS = 10000', 'ANSWER_MS =  2000']];
+
+async function publish(topic, data) {
+  const url = new URL(`/topics/${topic}`, page.url());
+  const headers = { Authorization: `Bearer ${TOKEN}` };
+  const response = await fetch(url, { method: 'POST', headers, body: JSON.stringify(data) });
+  assert.equal(response.status, 200);
+  return (await response.json()).id;
+}
+
+async function metric(pattern) {
+  const text = await (await fetch(new URL('/metrics', page.url()))).text();
+  const lines = text.split('\n').filter((line) => pattern.test(line));
+  return lines.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+}
+
+// Within TLS `fetch` would have to be told of the certificate, and the cut would be the same.
+if (!tls) check('a cut network is noticed by both ends, and what was missed comes after', async () => {
+  line = await relay(Number(new URL(page.url()).port), IN_SHORT ? HURRY : []);
+  const base = `http://127.0.0.1:${line.port}/`;
+  const [eve, fay] = [await chat('Eve', base), await chat('Fay')];
+  const echo = await browser.newPage(options);
+  await echo.goto(base);
+  const echoIs = (text, timeout) => echo.waitForSelector(`#status:has-text("${text}")`, { timeout });
+  await echoIs('Connected', 10_000);
+  // Two more clients in Eve's page: one that listens to more than is kept, and one without a WebSocket.
+  await eve.tab.evaluate(async (token) => {
+    const { connect } = await import('/ringwire.js');
+    const follow = async (name, options) => {
+      const told = window[name] = { heard: [], gaps: [], states: [] };
+      const ring = told.ring = connect('/topics', options);
+      const note = () => told.states.push(ring.transport ?? ring.state);
+      ring.addEventListener('state', note);
+      ring.addEventListener('gap', ({ detail }) => told.gaps.push(detail));
+      const begun = new Promise((resolve) => { ring.addEventListener('subscribed', resolve, { once: true }); });
+      ring.subscribe('cut/much', (data, { id }) => told.heard.push({ data, id }));
+      await begun;
+    };
+    await follow('bySocket', {});
+    await follow('byEvents', { transport: 'events', token });
+    // Says when its answer came, or what came of it.
+    window.speak = (name, data) => {
+      const begin = performance.now();
+      const took = () => performance.now() - begin;
+      return window[name].ring.publish('cut/said', data)
+        .then((id) => ({ id, took: took() }), (error) => ({ error: error.message, took: took() }));
+    };
+  }, TOKEN);
+  await fay.say('still here');
+  await eve.hears('Fay', 'still here');
+  await publish('cut/much', 'before');
+  for (const name of ['bySocket', 'byEvents']) {
+    await eve.tab.waitForFunction((name) => window[name].heard.length === 1, name);
+  }
+  const open = () => metric(/^ringwire_connections\{.*state="open"/);
+  const silent = () => metric(/^ringwire_timeouts_total\{.*deadline="pong"/);
+  const [openBefore, silentBefore] = [await open(), await silent()];
+
+  line.cut();
+  const cutAt = Date.now();
+  const said = await Promise.all(['bySocket', 'byEvents'].map((name) =>
+    eve.tab.evaluate((name) => window.speak(name, 'into the void'), name)));
+  for (const { error } of said) assert.match(error, /whether it was published is not known/);
+  // Eve's and the echo's sockets, two of the page's clients; the streams only break when the kernel says so.
+  await within(20_000, (async () => {
+    while ((await silent()) < silentBefore + 4) await page.waitForTimeout(100);
+  })(), 'the end of four connections at the server');
+  assert.ok((await open()) <= openBefore - 4, `${await open()} of ${openBefore} are open`);
+  await eve.tab.waitForSelector('#chat-state:is([data-state="waiting"], [data-state="connecting"])', { timeout: 45_000 });
+  await echo.waitForSelector('#log [data-kind="state"]:has-text("no answer for")', { timeout: 45_000 });
+  const noticed = Date.now() - cutAt;
+  await eve.tab.waitForFunction(() => window.byEvents.states.includes('waiting'), null, { timeout: 45_000 });
+  assert.equal(await eve.tab.isDisabled('#chat-send'), true);
+  // Others go on, and what they say is more than is kept of one topic and less than is kept of the other.
+  for (let n = 1; n <= 3; n += 1) await fay.say(`meanwhile ${n}`);
+  await fay.hears('Fay', 'meanwhile 3');
+  let last;
+  for (let n = 1; n <= 300; n += 1) last = await publish('cut/much', n);
+  // Until no WebSocket seems to get through, which must not be the last word.
+  await eve.tab.waitForFunction(() => window.bySocket.states.filter((state) => state === 'waiting').length >= 3,
+    null, { timeout: 60_000 });
+  await eve.tab.screenshot({ path: path.join(screenshots, `page-${driver}-cut.png`) });
+  await echo.screenshot({ path: path.join(screenshots, `page-${driver}-cut-echo.png`) });
+
+  const swallowed = line.mend();
+  const mendedAt = Date.now();
+  assert.ok(swallowed > 0, 'nothing was tried during the cut');
+  await eve.tab.waitForSelector('#chat-state:has-text("Connected")', { timeout: 60_000 });
+  await eve.hears('Fay', 'meanwhile 3');
+  await eve.tab.waitForSelector('#chat-state:has-text("Connected by WebSocket")', { timeout: 30_000 });
+  const back = Date.now() - mendedAt;
+  await eve.say('back again');
+  await fay.hears('Eve', 'back again');
+  await fay.say('welcome');
+  await eve.hears('Fay', 'welcome');
+  const lines = await eve.tab.$$eval('#chat-log li', (items) => items.map((item) => item.querySelector('span').textContent));
+  assert.deepEqual(lines.slice(-6), ['still here', 'meanwhile 1', 'meanwhile 2', 'meanwhile 3', 'back again', 'welcome']);
+  for (const [name, transport] of [['bySocket', 'websocket'], ['byEvents', 'events']]) {
+    await eve.tab.waitForFunction(([name, transport]) => window[name].ring.transport === transport,
+      [name, transport], { timeout: 60_000 });
+    const answer = await eve.tab.evaluate((name) => window.speak(name, 'heard'), name);
+    assert.ok(answer.id, JSON.stringify(answer));
+    await eve.tab.waitForFunction(([name, id]) => window[name].heard.at(-1).id >= id, [name, last]);
+    const { heard, gaps } = await eve.tab.evaluate((name) => ({ heard: window[name].heard, gaps: window[name].gaps }), name);
+    // 256 are kept; the gap is told, and each of them comes once.
+    assert.deepEqual(gaps, [{ topic: 'cut/much', id: last - 256 }]);
+    assert.deepEqual(heard.map(({ data }) => data), ['before', ...Array.from({ length: 256 }, (_, n) => n + 45)]);
+  }
+  await echoIs('Connected', 60_000);
+  await echo.fill('#text', 'over the mended line');
+  await echo.click('#send-text');
+  await echo.waitForSelector('#log [data-kind="received"]:has-text("over the mended line")');
+  await eve.tab.screenshot({ path: path.join(screenshots, `page-${driver}-mended.png`) });
+  await echo.screenshot({ path: path.join(screenshots, `page-${driver}-mended-echo.png`) });
+  const took = said.map(({ took }) => Math.round(took));
+  console.log(`cut: publishing given up after ${took} ms, noticed by all pages after ${noticed} ms, back ${back} ms after the end`);
+  for (const tab of [eve.tab, fay.tab, echo]) await tab.close();
+});
+
 check("another origin's page gets 403", async () => {
   const foreign = http.createServer((_, response) => {
     response.setHeader('Content-Type', 'text/html');
@@ -236,8 +361,9 @@ check('a restarted server is found again', async () => {
 });
 
 run(`Chromium on ${driver}`, {
-  timeout: 60_000,
+  timeout: IN_SHORT ? 90_000 : 240_000,
   cleanup: async () => {
+    line?.close();
     console.log(`Chromium ${browser?.version()}, screenshots in ${path.relative('.', screenshots)}`);
     await browser?.close();
     if (server?.exitCode === null && server.signalCode === null) await stop('SIGTERM');
