@@ -367,7 +367,7 @@ impl<H: Handler> Simulation<H> {
         self.threads.iter_mut().for_each(|thread| thread.owed = true);
         let mut wait = Some(Duration::ZERO);
         for _ in 0..MAX_TURNS {
-            self.step(wait);
+            self.turn_one(wait);
             if self.is_at_rest() {
                 return self.check();
             }
@@ -385,11 +385,20 @@ impl<H: Handler> Simulation<H> {
     pub fn advance(&mut self, by: Duration) {
         let until = self.net.now().saturating_add(by);
         while self.net.now() < until && !self.is_stopped() {
-            self.step(Some(until - self.net.now()));
+            self.turn_one(Some(until - self.net.now()));
         }
         // A shard that has stopped has nothing to wait for, and would poll its way there.
         self.net.advance(until.saturating_sub(self.net.now()));
         self.run();
+    }
+
+    /// One turn of one shard, so that a test can do something between turns; or, where none has anything to
+    /// do, time passes until one has, and not by more than `at_most`. The books are not checked.
+    ///
+    /// # Panics
+    /// Where the driver breaks one of its laws.
+    pub fn step(&mut self, at_most: Duration) {
+        self.turn_one(Some(at_most));
     }
 
     fn is_at_rest(&self) -> bool {
@@ -400,7 +409,7 @@ impl<H: Handler> Simulation<H> {
 
     /// One turn, of one of those shards that have something to do; where there are several and none has, time
     /// passes until one has.
-    fn step(&mut self, at_most: Option<Duration>) {
+    fn turn_one(&mut self, at_most: Option<Duration>) {
         if self.cores.len() == 1 {
             return self.turn(0, at_most);
         }
