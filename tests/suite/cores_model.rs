@@ -81,6 +81,8 @@ pub struct Record {
 struct OnItsWay {
     line: Line,
     except: Option<usize>,
+    /// The core that published it: its own subscribers are those of that moment.
+    shard: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -121,7 +123,7 @@ impl World {
 
     /// Somebody has published: a core, or who is outside.
     pub fn published(&mut self, line: Line, except: Option<usize>, shard: Option<usize>) {
-        self.on_their_way.push(OnItsWay { line, except });
+        self.on_their_way.push(OnItsWay { line, except, shard });
         for (number, record) in self.records.iter_mut().enumerate() {
             if record.closed || !record.wants(line.topic, |_| true) {
                 continue;
@@ -142,7 +144,12 @@ impl World {
     pub fn begins(&mut self, number: usize, filter: &'static str, phase: Phase) {
         let record = &mut self.records[number];
         record.filters.insert(filter, phase);
-        let wanted = |way: &&OnItsWay| matches(filter, way.line.topic) && way.except != Some(number);
+        let own = record.id.map(ConnId::shard);
+        let wanted = |way: &&OnItsWay| {
+            matches(filter, way.line.topic)
+                && way.except != Some(number)
+                && (way.shard.is_none() || way.shard != own)
+        };
         for OnItsWay { line, .. } in self.on_their_way.iter().filter(wanted) {
             record.owed.entry(line.number).or_insert(Due { line: *line, must: false });
             for (_, ended) in &mut record.ended {

@@ -38,6 +38,7 @@ mod callbacks;
 #[allow(dead_code, reason = "within TLS more of it is used")]
 mod client_tls;
 mod closing;
+mod cores;
 mod cores_model;
 mod deadlines;
 mod deferred;
