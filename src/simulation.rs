@@ -1,7 +1,7 @@
 //! Whole shards in a simulated world: a service's handler, the engine, and a network that misbehaves
 //! on demand, all in the calling thread.
 //!
-//! Touches no descriptor, no clock and no thread. The contract: one seed and one sequence of calls
+//! Touches no descriptor and no clock, and starts no thread. The contract: one seed and one sequence of calls
 //! give one history, and whenever the shards come to rest their books are checked, so that a test of
 //! a handler is one of the engine as well. Several shards know each other as those of a server do,
 //! and have their turns in an order that follows from the seed.
@@ -27,6 +27,9 @@ use std::time::Duration;
 
 /// Turns after which shards that have not come to rest are taken for such that never will.
 const MAX_TURNS: u32 = 10_000_000;
+
+/// Looks, a millisecond apart, at a mailbox in which something is left and of which nobody was told.
+const PATIENCE: u32 = 1_000;
 
 /// Runs a [`Handler`] deterministically: no sockets, no threads, a clock that the test moves.
 ///
@@ -365,13 +368,21 @@ impl<H: Handler> Simulation<H> {
     /// breaks one of its laws, and if the shards never come to rest.
     pub fn run(&mut self) {
         self.threads.iter_mut().for_each(|thread| thread.owed = true);
-        let mut wait = Some(Duration::ZERO);
+        let (mut wait, mut patience) = (Some(Duration::ZERO), PATIENCE);
         for _ in 0..MAX_TURNS {
             self.turn_one(wait);
-            if self.is_at_rest() {
+            wait = self.is_at_rest().then_some(Duration::ZERO);
+            if wait.is_none() {
+                continue;
+            }
+            let mail: Vec<_> = self.cores.iter().map(Core::mail).collect();
+            if mail.iter().all(|mail| *mail == (0, 0, 0)) {
                 return self.check();
             }
-            wait = None;
+            // Either another thread is about to wake a core, or nobody ever will.
+            patience -= 1;
+            assert!(patience > 0, "seed {}: left in the mailboxes: {mail:?}", self.net.seed());
+            std::thread::sleep(Duration::from_millis(1));
         }
         panic!("seed {}: no rest after {MAX_TURNS} turns", self.net.seed());
     }

@@ -44,6 +44,11 @@ impl Interest {
         self.coming.fetch_sub(1, Ordering::AcqRel);
     }
 
+    /// How many are on their way.
+    pub fn coming(&self) -> u32 {
+        self.coming.load(Ordering::Acquire)
+    }
+
     fn has(&self, bit: usize) -> bool {
         self.words[bit / 64].load(Ordering::Acquire) & (1 << (bit % 64)) != 0
     }
@@ -90,7 +95,7 @@ impl Bits {
 impl Wanted<'_> {
     /// Whether the core may have a subscriber for it.
     pub fn is_wanted_by(&self, core: &Interest) -> bool {
-        core.coming.load(Ordering::Acquire) > 0
+        core.coming() > 0
             || core.has(self.bit)
             || (core.wildcards.load(Ordering::Acquire) > 0
                 && prefixes(self.topic).any(|prefix| core.has(self.bits.bit(prefix, true))))
@@ -125,7 +130,7 @@ impl Counts {
         core.wildcards.fetch_sub(u32::from(below), Ordering::AcqRel);
     }
 
-    /// Whether just these lists stand behind the core's bits, and no subscription is on its way.
+    /// Whether just these lists stand behind the core's bits.
     pub fn agree<'a>(
         &self,
         bits: &Bits,
@@ -142,7 +147,6 @@ impl Counts {
             && distinct.iter().all(|bit| core.has(*bit))
             && all == distinct.iter().filter_map(|bit| self.0.get(*bit)).sum::<u32>()
             && wildcards == core.wildcards.load(Ordering::Acquire)
-            && core.coming.load(Ordering::Acquire) == 0
     }
 }
 

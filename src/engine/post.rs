@@ -118,6 +118,11 @@ impl Post {
         self.counts.agree(&self.peers.bits, &self.peers.interests[self.shard], lists)
     }
 
+    /// Subscriptions on their way from other threads.
+    pub(super) fn coming(&self) -> u32 {
+        self.peers.interests[self.shard].coming()
+    }
+
     /// A subscription from another thread has been carried out.
     pub(super) fn subscription_came(&self) {
         self.peers.interests[self.shard].has_come();
