@@ -375,13 +375,18 @@ impl<H: Handler> Simulation<H> {
             if wait.is_none() {
                 continue;
             }
-            let mail: Vec<_> = self.cores.iter().map(Core::mail).collect();
-            if mail.iter().all(|mail| *mail == (0, 0, 0)) {
+            let Some((shard, mail)) =
+                self.cores.iter().map(Core::mail).enumerate().find(|(_, mail)| *mail != (0, 0, 0))
+            else {
                 return self.check();
-            }
-            // Either another thread is about to wake a core, or nobody ever will.
+            };
+            // Either another thread is about to wake the core, or nobody ever will.
             patience -= 1;
-            assert!(patience > 0, "seed {}: left in the mailboxes: {mail:?}", self.net.seed());
+            assert!(
+                patience > 0,
+                "seed {}: {mail:?} are left in the mailbox of shard {shard}",
+                self.net.seed()
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
         panic!("seed {}: no rest after {MAX_TURNS} turns", self.net.seed());
@@ -413,9 +418,9 @@ impl<H: Handler> Simulation<H> {
     }
 
     fn is_at_rest(&self) -> bool {
-        self.net.is_quiet()
-            && !self.threads.iter().any(|thread| thread.owed)
-            && self.cores.iter().all(|core| core.is_at_rest() && !core.driver().inner().has_news())
+        !self.threads.iter().any(|thread| thread.owed)
+            && self.net.is_quiet()
+            && self.cores.iter().all(|core| core.is_at_rest() && !core.driver().inner().has_events())
     }
 
     /// One turn, of one of those shards that have something to do; where there are several and none has, time

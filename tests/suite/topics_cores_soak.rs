@@ -623,7 +623,8 @@ impl Run {
         for user in USERS {
             let mut ids = self.remotes[0].connections_of(user);
             let mut expected = world.ids_of(user);
-            (ids.sort(), expected.sort());
+            ids.sort();
+            expected.sort();
             assert_eq!(ids, expected, "{user}");
         }
         for (listener, record) in self.listeners.iter_mut().zip(&world.records) {

@@ -50,13 +50,12 @@ impl Sim {
     }
 
     fn collect_accepted(&mut self, world: &mut World) {
-        // Listeners of one address share who comes (socket(7), SO_REUSEPORT).
-        let shares = matches!(world.listening, Listening::By(2..));
         for accepted in 0..ACCEPTS_PER_TURN {
             if self.accepting != Accepting::Yes || world.backlog.is_empty() {
                 return;
             }
-            if shares && accepted > 0 && world.rng.permille(500) {
+            // Listeners of one address share who comes (socket(7), SO_REUSEPORT).
+            if accepted > 0 && matches!(world.listening, Listening::By(2..)) && world.rng.permille(500) {
                 return;
             }
             if world.strikes(Fault::AcceptFailure, None) {

@@ -191,6 +191,7 @@ impl World {
     }
 
     /// Whether a driver that looks now finds something.
+    #[inline]
     pub(super) fn has_news_for(&self, side: &DriverSide) -> bool {
         let accepts = side.accepting && !self.backlog.is_empty();
         let woken = matches!(&*side.wake, WakeTarget::Flag(flag) if flag.load(Ordering::Acquire));
