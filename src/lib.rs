@@ -38,7 +38,7 @@
 //! | `engine` | one core: turn, slots, timers, outbox, mailbox, stats | all above |
 //! | `handler` | what a user implements and is handed | engine and ws types |
 //! | `server`, `remote` | probe, bind, pin, spawn, drain; reaching cores from outside | engine, `driver::probe` |
-//! | `simulation` | a shard on the simulated driver, for tests of handlers | the server's parts |
+//! | `simulation` | shards on the simulated driver, for tests of handlers | the server's parts |
 //!
 //! `config` and `error` are leaves. A test keeps the direction, and keeps `unsafe` in a few named
 //! files.

@@ -3,12 +3,14 @@
 //! Reads everything and changes nothing. It is linear in the connections, so it is no part of a turn.
 
 use super::Core;
+use super::common::Common;
 use super::deadlines::{Due, nearest};
 use super::sides::COVERED;
 use super::slot::{Entry, Flags, NO_WORK, Phase, Slot};
 use crate::driver::{Driver, Token};
-use crate::handler::Handler;
+use crate::handler::{ConnId, Handler};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// Returns the first wrong as text.
 macro_rules! demand {
@@ -31,11 +33,40 @@ impl<D: Driver, H: Handler> Core<D, H> {
             && !matches!(self.accept_paused, super::AcceptPause::Until(_))
     }
 
-    /// Adds up what the core counts and compares it with what it holds. It is to be its server's only core.
+    /// What is left in the mailbox: commands, bytes for which room was made, subscriptions that were told of.
+    /// At rest there is nothing, but for what another thread is about to post.
+    pub fn mail(&self) -> (u32, usize, u32) {
+        (self.inbox.queued(), self.inbox.held_bytes(), self.common.post.coming())
+    }
+
+    /// When its next turn is due if nothing wakes it before.
+    pub fn next_due(&self) -> Option<Duration> {
+        self.next_wait().map(|wait| self.clock.now().saturating_add(wait))
+    }
+
+    /// Adds up what the cores of a server count, together and each by itself, and compares it with what they
+    /// hold. All are to be [at rest](Self::is_at_rest).
     ///
     /// # Errors
     /// What does not agree.
-    pub fn audit(&self) -> Result<(), String> {
+    pub fn audit_all(cores: &[Self]) -> Result<(), String> {
+        let (mut let_in, mut shaking, mut bound) = (0, 0, 0);
+        for (number, core) in cores.iter().enumerate() {
+            let (entered, shakes) = core.audit().map_err(|wrong| format!("shard {number}: {wrong}"))?;
+            (let_in, shaking) = (let_in + entered, shaking + shakes);
+            bound += core.common.bound.iter().len();
+        }
+        let Some(core) = cores.first() else { return Ok(()) };
+        let counted = core.common.gate.counts();
+        demand!(counted == (let_in, shaking), "{let_in} let in, {shaking} shake hands, counted {counted:?}");
+        let users = core.common.post.users();
+        let counted = if users.online() > 0 { users.bindings() } else { 0 };
+        demand!(counted == bound, "{bound} connections are bound to users, the directory has {counted}");
+        Ok(())
+    }
+
+    /// One core's part. Returns how many it has let in, and how many of them shake hands.
+    fn audit(&self) -> Result<(usize, usize), String> {
         let Self { table, common, .. } = self;
         let mut works = BTreeSet::new();
         let (mut armed, mut owed, mut let_in, mut shaking) = (0, 0, 0, 0);
@@ -61,8 +92,6 @@ impl<D: Driver, H: Handler> Core<D, H> {
             self.audit_timer(token, slot)?;
         }
         common.tls.audit(table.iter().map(|(token, slot, _)| (token, slot)))?;
-        let counted = common.gate.counts();
-        demand!(counted == (let_in, shaking), "{let_in} let in, {shaking} shake hands, counted {counted:?}");
         let counted = common.stats.connections();
         demand!(counted == table.len() as u64, "{} connections, counted {counted}", table.len());
         demand!(works.len() == common.works.len(), "{} works are nobody's", common.works.len() - works.len());
@@ -70,6 +99,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let queued: usize = common.works.iter().map(|(_, work)| work.queued()).sum();
         demand!(queued == common.outbox_bytes, "{queued} bytes queued, counted {}", common.outbox_bytes);
         self.audit_topics()?;
+        self.audit_post()?;
         let open = common.stats.websockets.get() + common.stats.streams.get();
         demand!(owed == open, "{owed} connections are owed a close, counted {open}");
         let deferred = table.iter().filter(|(_, slot, _)| slot.phase == Phase::Deferred).count() as u64;
@@ -82,6 +112,26 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let (kept, counted) = (common.pool.capacity_kept(), common.pool.free_bytes());
         demand!(kept == counted, "the pool keeps {kept} bytes, counted {counted}");
         demand!(kept <= common.limits.max_pool_bytes as usize, "the pool keeps {kept} bytes");
+        Ok((let_in, shaking))
+    }
+
+    /// Other cores know what is wanted here, and who is here.
+    fn audit_post(&self) -> Result<(), String> {
+        let Common { post, bound, topics, .. } = &self.common;
+        if let Some(topics) = topics {
+            let lists = topics.lists.iter().filter_map(|(_, list)| list.wanted());
+            demand!(post.tells_of(lists), "others are told of other topics");
+        }
+        let (here, counted) = (bound.iter().len(), self.common.stats.bound_connections.get());
+        demand!(here as u64 == counted, "{here} are bound, counted {counted}");
+        if here == 0 {
+            return Ok(());
+        }
+        for (slot, user) in bound.iter() {
+            let id = self.table.token(slot).map(|token| ConnId::new(self.common.shard, token));
+            let known = id.is_some_and(|id| post.users().connections_of(user).contains(&id));
+            demand!(known, "{id:?} in slot {slot} is bound to {user}, which the directory does not know");
+        }
         Ok(())
     }
 

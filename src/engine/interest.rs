@@ -6,7 +6,8 @@
 //! that finds them set.
 
 use super::names::prefixes;
-use std::hash::{BuildHasher, RandomState};
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Bits of a core: 2 KiB. With a thousand topics there, one in sixteen of others is sent in vain.
@@ -45,6 +46,11 @@ impl Interest {
         self.coming.fetch_sub(1, Ordering::AcqRel);
     }
 
+    /// How many are on their way.
+    pub fn coming(&self) -> u32 {
+        self.coming.load(Ordering::Acquire)
+    }
+
     fn has(&self, bit: usize) -> bool {
         self.words[bit / 64].load(Ordering::Acquire) & (1 << (bit % 64)) != 0
     }
@@ -53,33 +59,48 @@ impl Interest {
 /// A topic as publishers look for it.
 #[derive(Debug)]
 pub struct Wanted<'a> {
-    hasher: &'a RandomState,
+    bits: &'a Bits,
     topic: &'a str,
     bit: usize,
 }
 
-/// Chooses the bits, in the same way on all cores and unknown to peers.
-#[derive(Debug, Default)]
-pub struct Bits(RandomState);
+/// Chooses the bits, in the same way on all cores.
+#[derive(Debug)]
+pub enum Bits {
+    /// Unknown to peers.
+    Secret(RandomState),
+    /// The same in every run: for simulations.
+    Known,
+}
+
+impl Default for Bits {
+    fn default() -> Self {
+        Self::Secret(RandomState::new())
+    }
+}
 
 impl Bits {
     /// A topic to look for.
     pub fn wanted<'a>(&'a self, topic: &'a str) -> Wanted<'a> {
-        Wanted { hasher: &self.0, topic, bit: bit(&self.0, topic, false) }
+        Wanted { bits: self, topic, bit: self.bit(topic, false) }
     }
-}
 
-fn bit(hasher: &RandomState, name: &str, below: bool) -> usize {
-    hasher.hash_one((name, below)) as usize % BITS
+    fn bit(&self, name: &str, below: bool) -> usize {
+        let hash = match self {
+            Self::Secret(keys) => keys.hash_one((name, below)),
+            Self::Known => BuildHasherDefault::<DefaultHasher>::default().hash_one((name, below)),
+        };
+        hash as usize % BITS
+    }
 }
 
 impl Wanted<'_> {
     /// Whether the core may have a subscriber for it.
     pub fn is_wanted_by(&self, core: &Interest) -> bool {
-        core.coming.load(Ordering::Acquire) > 0
+        core.coming() > 0
             || core.has(self.bit)
             || (core.wildcards.load(Ordering::Acquire) > 0
-                && prefixes(self.topic).any(|prefix| core.has(bit(self.hasher, prefix, true))))
+                && prefixes(self.topic).any(|prefix| core.has(self.bits.bit(prefix, true))))
     }
 }
 
@@ -94,7 +115,7 @@ impl Counts {
         if self.0.is_empty() {
             self.0.resize_with(BITS / PAGE, || None);
         }
-        let bit = bit(&bits.0, name, below);
+        let bit = bits.bit(name, below);
         let count = &mut self.0[bit / PAGE].get_or_insert_with(|| Box::new([0; PAGE]))[bit % PAGE];
         *count += 1;
         if *count == 1 {
@@ -105,13 +126,32 @@ impl Counts {
 
     /// The last one is gone.
     pub fn remove(&mut self, bits: &Bits, core: &Interest, name: &str, below: bool) {
-        let bit = bit(&bits.0, name, below);
+        let bit = bits.bit(name, below);
         let page = self.0[bit / PAGE].as_mut().expect("what was added is counted in a page");
         page[bit % PAGE] -= 1;
         if page[bit % PAGE] == 0 {
             core.words[bit / 64].fetch_and(!(1 << (bit % 64)), Ordering::AcqRel);
         }
         core.wildcards.fetch_sub(u32::from(below), Ordering::AcqRel);
+    }
+
+    /// Whether just these lists stand behind the core's bits.
+    pub fn agree<'a>(
+        &self,
+        bits: &Bits,
+        core: &Interest,
+        lists: impl Iterator<Item = (&'a str, bool)>,
+    ) -> bool {
+        let (mut distinct, mut all, mut wildcards) = (BTreeSet::new(), 0, 0);
+        for (name, below) in lists {
+            distinct.insert(bits.bit(name, below));
+            (all, wildcards) = (all + 1, wildcards + u32::from(below));
+        }
+        let set: u32 = core.words.iter().map(|word| word.load(Ordering::Acquire).count_ones()).sum();
+        set as usize == distinct.len()
+            && distinct.iter().all(|bit| core.has(*bit))
+            && all == self.0.iter().flatten().flat_map(|page| page.iter()).sum::<u32>()
+            && wildcards == core.wildcards.load(Ordering::Acquire)
     }
 }
 

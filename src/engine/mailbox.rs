@@ -157,6 +157,11 @@ impl<T> Inbox<T> {
         self.gate.held_bytes.load(Ordering::Relaxed)
     }
 
+    /// Commands in the queue, and those for which room was made.
+    pub fn queued(&self) -> u32 {
+        self.gate.queued.load(Ordering::Relaxed)
+    }
+
     /// A command that held so many bytes has been carried out.
     pub fn let_go(&self, bytes: usize) {
         self.gate.held_bytes.fetch_sub(bytes, Ordering::Relaxed);

@@ -364,7 +364,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         Ok(!self.stopped)
     }
 
-    #[inline]
+    #[inline(always)]
     fn next_wait(&self) -> Option<Duration> {
         let waits = !self.broadcasts.is_empty() || self.has_post() || self.common.tls.is_waiting();
         if self.hurries || waits || !self.common.dirty.is_empty() {

@@ -34,6 +34,11 @@ impl Peers {
         }
     }
 
+    /// The same, but nothing in it differs from run to run.
+    pub fn simulated(cores: usize, limits: &Limits) -> Self {
+        Self { bits: Bits::Known, ..Self::new(cores, limits) }
+    }
+
     /// The mailboxes, if the server runs.
     pub fn mailboxes(&self) -> Option<&[Mailbox<Command>]> {
         self.mailboxes.get().map(Vec::as_slice)

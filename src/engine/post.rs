@@ -113,6 +113,16 @@ impl Post {
         self.counts.remove(&self.peers.bits, &self.peers.interests[self.shard], name, below);
     }
 
+    /// Whether other cores are told of just these lists.
+    pub(super) fn tells_of<'a>(&self, lists: impl Iterator<Item = (&'a str, bool)>) -> bool {
+        self.counts.agree(&self.peers.bits, &self.peers.interests[self.shard], lists)
+    }
+
+    /// Subscriptions on their way from other threads.
+    pub(super) fn coming(&self) -> u32 {
+        self.peers.interests[self.shard].coming()
+    }
+
     /// A subscription from another thread has been carried out.
     pub(super) fn subscription_came(&self) {
         self.peers.interests[self.shard].has_come();

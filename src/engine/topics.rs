@@ -108,6 +108,11 @@ impl List {
         }
     }
 
+    /// Its name and kind, if anybody is subscribed.
+    pub(super) fn wanted(&self) -> Option<(&str, bool)> {
+        (self.members > 0).then_some((&*self.name, self.below))
+    }
+
     /// Who stands at a place.
     pub(super) fn at(&self, position: u32) -> Option<u32> {
         self.entries.get(position as usize).copied()

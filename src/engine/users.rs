@@ -141,6 +141,15 @@ impl Users {
         self.stripe(user).get(user).cloned().unwrap_or_default()
     }
 
+    /// How many connections are bound.
+    pub fn bindings(&self) -> usize {
+        let len = |stripe: &Mutex<Stripe>| {
+            let stripe = stripe.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            stripe.values().map(Vec::len).sum::<usize>()
+        };
+        self.stripes.iter().map(len).sum()
+    }
+
     /// Whether a user has a connection.
     pub fn is_online(&self, user: &str) -> bool {
         self.stripe(user).contains_key(user)
@@ -163,6 +172,11 @@ impl Bound {
     /// The user of a connection.
     pub fn user(&self, slot: u32) -> Option<&Arc<str>> {
         self.by_slot.get(&slot)
+    }
+
+    /// All of them, by slot.
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (u32, &Arc<str>)> {
+        self.by_slot.iter().map(|(slot, user)| (*slot, user))
     }
 
     /// Changes of which the handler has not been told.

@@ -38,6 +38,8 @@ mod callbacks;
 #[allow(dead_code, reason = "within TLS more of it is used")]
 mod client_tls;
 mod closing;
+mod cores;
+mod cores_model;
 mod deadlines;
 mod deferred;
 mod exhaustion;
@@ -64,5 +66,6 @@ mod soak;
 mod stage;
 mod streams;
 mod topics;
+mod topics_cores_soak;
 mod topics_soak;
 mod users;

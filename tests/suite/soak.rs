@@ -360,7 +360,9 @@ impl Tally {
     fn assert_rich(&self, seeds: u64) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         for (counter, fault) in self.struck.iter().zip(Fault::ALL) {
-            assert!(fault == Fault::ConnectFailure || read(counter) > 0, "{fault:?} never struck");
+            // One shard, which only accepts.
+            let foreign = matches!(fault, Fault::ConnectFailure | Fault::LateCore);
+            assert!(foreign || read(counter) > 0, "{fault:?} never struck");
         }
         assert!(read(&self.answered) > seeds / 20, "{self:?}");
         assert!(read(&self.opened) > seeds && read(&self.heard) > 5 * seeds, "{self:?}");

@@ -43,7 +43,6 @@ pub struct Setup {
     pub origin: OriginPolicy,
     pub admission: Admission,
     pub rates: Rates,
-    /// One in the simulation, whatever this says.
     pub shards: usize,
     /// Not of the simulation, whose clock does not move by itself.
     pub busy_poll: BusyPoll,
@@ -147,6 +146,7 @@ impl Stage {
 
     fn simulated(setup: Setup, notes: Notes) -> Self {
         let simulation = Simulation::builder(setup.seed)
+            .shards(setup.shards)
             .faults(setup.faults)
             .limits(setup.limits)
             .deadlines(setup.deadlines)
@@ -160,7 +160,7 @@ impl Stage {
         };
         let simulation = simulation.build(|info| Service::new(info, notes.clone()));
         let remote = simulation.remote();
-        Self { world: World::Sim(Rc::new(RefCell::new(simulation))), notes, remote, shards: 1 }
+        Self { world: World::Sim(Rc::new(RefCell::new(simulation))), notes, remote, shards: setup.shards }
     }
 
     /// The simulation, where there is one.
@@ -349,7 +349,7 @@ impl Stage {
                     }
                     simulation.advance(STEP);
                 }
-                panic!("the shard has not stopped");
+                panic!("the shards have not stopped");
             }
             World::Real { ended, thread, .. } => {
                 if let Some(thread) = thread.take() {

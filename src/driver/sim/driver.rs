@@ -130,6 +130,18 @@ impl Sim {
         }
     }
 
+    /// Whether events wait to be taken.
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Whether a turn without a wait would bring something.
+    pub(crate) fn has_news(&self) -> bool {
+        let world = self.world.borrow();
+        let closed = self.closing.iter().any(|(at_ns, _)| *at_ns <= world.now_ns());
+        closed || self.has_events() || world.has_news_for(&world.drivers[self.id as usize])
+    }
+
     /// The slot of an open connection; stale tokens and closed ones have none.
     fn open_slot(&self, token: Token) -> Option<usize> {
         let slot = token.slot as usize;

@@ -57,6 +57,9 @@ pub struct Faults {
     pub reorder_permille: u16,
     /// Bytes that could be handed over are kept for a later turn.
     pub hold_back_permille: u16,
+    /// A core has its next turn `lag_ms` later than it could, as if its thread were not scheduled, while the
+    /// others go on. Only in a [`Simulation`](crate::sim::Simulation) of several shards.
+    pub late_core_permille: u16,
 }
 
 impl Faults {
@@ -82,6 +85,7 @@ impl Faults {
             spurious_wake_permille: 0,
             reorder_permille: 0,
             hold_back_permille: 0,
+            late_core_permille: 0,
         }
     }
 
@@ -94,6 +98,7 @@ impl Faults {
             window_bytes: 64 << 10,
             short_write_permille: 20,
             reorder_permille: 100,
+            late_core_permille: 20,
             ..Self::none()
         }
     }
@@ -120,6 +125,7 @@ impl Faults {
             spurious_wake_permille: 100,
             reorder_permille: 500,
             hold_back_permille: 200,
+            late_core_permille: 100,
         }
     }
 
@@ -146,6 +152,7 @@ impl Faults {
             Fault::SpuriousWake => self.spurious_wake_permille,
             Fault::Reorder => self.reorder_permille,
             Fault::HoldBack => self.hold_back_permille,
+            Fault::LateCore => self.late_core_permille,
         }
     }
 }
@@ -175,11 +182,12 @@ pub enum Fault {
     SpuriousWake,
     Reorder,
     HoldBack,
+    LateCore,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Split,
         Self::Join,
         Self::ShortWrite,
@@ -195,6 +203,7 @@ impl Fault {
         Self::SpuriousWake,
         Self::Reorder,
         Self::HoldBack,
+        Self::LateCore,
     ];
 
     /// As the trace names it.
@@ -215,6 +224,7 @@ impl Fault {
             Self::SpuriousWake => "fault: spurious wake",
             Self::Reorder => "fault: reorder",
             Self::HoldBack => "fault: hold back",
+            Self::LateCore => "fault: late core",
         }
     }
 }

@@ -125,6 +125,33 @@ impl SimNet {
         SimListener { net: self.clone(), addr }
     }
 
+    /// When the next thing is due that happens by itself.
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        self.world.borrow().next_due_ns().map(Duration::from_nanos)
+    }
+
+    /// Chooses the shard that has its turn.
+    pub(crate) fn choose(&self, shards: &[usize]) -> Option<usize> {
+        let mut world = self.world.borrow_mut();
+        let last = shards.len().checked_sub(1)?;
+        let chosen = shards[world.rng.between(0, last as u64) as usize];
+        world.note(None, "turns", chosen as u64);
+        Some(chosen)
+    }
+
+    /// Whether one of so many shards wakes up for nothing, and which.
+    pub(crate) fn wakes_in_vain(&self, shards: usize) -> Option<usize> {
+        let mut world = self.world.borrow_mut();
+        world.strikes(Fault::SpuriousWake, None).then(|| world.rng.below(shards as u64) as usize)
+    }
+
+    /// How much later than it could a shard has its next turn.
+    pub(crate) fn core_lag(&self) -> Duration {
+        let mut world = self.world.borrow_mut();
+        let late = world.strikes(Fault::LateCore, None);
+        Duration::from_nanos(if late { world.lag_ns() } else { 0 })
+    }
+
     /// What happened lately, one line each, oldest first.
     pub fn trace(&self) -> String {
         self.world.borrow().trace.text()

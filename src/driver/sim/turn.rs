@@ -8,7 +8,7 @@ use super::driver::{Accepting, Sim, SimSocket};
 use super::faults::Fault;
 use super::port::{PortState, Sending};
 use super::wire::{Item, Way, WireId};
-use super::world::World;
+use super::world::{Listening, World};
 use crate::driver::{Driver, Event, Lease, PeerAddr, WakeTarget};
 use std::io;
 use std::rc::Rc;
@@ -44,14 +44,18 @@ impl Sim {
         if let WakeTarget::Flag(flag) = &*self.wake
             && flag.swap(false, Ordering::AcqRel)
         {
-            world.note(None, "woken", 0);
+            world.note(None, "woken", self.id.into());
             self.events.push_back(Event::Woken);
         }
     }
 
     fn collect_accepted(&mut self, world: &mut World) {
-        for _ in 0..ACCEPTS_PER_TURN {
+        for accepted in 0..ACCEPTS_PER_TURN {
             if self.accepting != Accepting::Yes || world.backlog.is_empty() {
+                return;
+            }
+            // Listeners of one address share who comes (socket(7), SO_REUSEPORT).
+            if accepted > 0 && matches!(world.listening, Listening::By(2..)) && world.rng.permille(500) {
                 return;
             }
             if world.strikes(Fault::AcceptFailure, None) {

@@ -187,12 +187,15 @@ impl World {
 
     /// Nothing due, nothing to look at: without a call from outside nothing will ever happen.
     pub(super) fn is_quiet(&self) -> bool {
-        let busy = |side: &DriverSide| {
-            let accepts = side.accepting && !self.backlog.is_empty();
-            let woken = matches!(&*side.wake, WakeTarget::Flag(flag) if flag.load(Ordering::Acquire));
-            accepts || woken || !side.ready.is_empty() || !side.connected.is_empty()
-        };
-        self.agenda.is_empty() && !self.drivers.iter().any(busy)
+        self.agenda.is_empty() && !self.drivers.iter().any(|side| self.has_news_for(side))
+    }
+
+    /// Whether a driver that looks now finds something.
+    #[inline]
+    pub(super) fn has_news_for(&self, side: &DriverSide) -> bool {
+        let accepts = side.accepting && !self.backlog.is_empty();
+        let woken = matches!(&*side.wake, WakeTarget::Flag(flag) if flag.load(Ordering::Acquire));
+        accepts || woken || !side.ready.is_empty() || !side.connected.is_empty()
     }
 
     fn happen(&mut self, due: Due) {

@@ -126,8 +126,9 @@ fn every_byte_comes_back_under_thousands_of_seeds() {
     }
     assert!(echoed_bytes > 1_000_000, "only {echoed_bytes} bytes came back");
     for (fault, count) in Fault::ALL.iter().zip(injected) {
-        // This world only accepts.
-        assert!(count > 0 || *fault == Fault::ConnectFailure, "{fault:?} never struck");
+        // This world only accepts, and is one driver's.
+        let foreign = matches!(fault, Fault::ConnectFailure | Fault::LateCore);
+        assert!(count > 0 || foreign, "{fault:?} never struck");
     }
 }
 
