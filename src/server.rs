@@ -48,6 +48,7 @@ pub struct ServerBuilder {
     tls_threads: usize,
     shards: Option<usize>,
     cores: Option<Vec<usize>>,
+    incoming_cpu: bool,
     driver: DriverChoice,
     limits: Limits,
     deadlines: Deadlines,
@@ -103,6 +104,19 @@ impl ServerBuilder {
     /// pins nothing.
     pub fn cores(mut self, cores: impl IntoIterator<Item = usize>) -> Self {
         self.cores = Some(cores.into_iter().collect());
+        self
+    }
+
+    /// Has a TCP connection go to a shard on the core on which its first packet came in, not to any (`SO_INCOMING_CPU`,
+    /// socket(7); Linux 6.2 heeds it); default off. Where each core takes the packets of a queue of the network
+    /// card, a connection's bytes then stay on one core. Uneven queues make uneven shards.
+    ///
+    /// ```
+    /// // One shard on each core.
+    /// let builder = ringwire::Server::builder().incoming_cpu(true);
+    /// ```
+    pub fn incoming_cpu(mut self, on: bool) -> Self {
+        self.incoming_cpu = on;
         self
     }
 
@@ -197,9 +211,15 @@ impl ServerBuilder {
             if kernel == Some(true) {
                 probe::kernel_tls().map_err(ServerError::Config)?;
             }
-            let (bound, local) = listen::bind_with(&addr, shards, &tcp)
-                .map_err(|error| ServerError::Listen { addr, error })?;
-            for (shard, mut listener) in listeners.iter_mut().zip(bound) {
+            let failed = |error| ServerError::Listen { addr: addr.clone(), error };
+            let (bound, local) = listen::bind_with(&addr, shards, &tcp).map_err(failed)?;
+            for (index, (shard, mut listener)) in listeners.iter_mut().zip(bound).enumerate() {
+                if self.incoming_cpu
+                    && let ListenAddr::Tcp(_) = addr
+                    && let Some(core) = core_of(index, &cores)
+                {
+                    listener.prefer(core).map_err(failed)?;
+                }
                 if kernel.is_some() {
                     listener.keep_plain();
                 }
@@ -415,7 +435,7 @@ impl Server {
             let mut threads = Vec::new();
             for (index, listeners) in listeners.into_iter().enumerate() {
                 let (plan, started) = (&plan, started.clone());
-                let core = (!cores.is_empty()).then(|| cores[index % cores.len()]);
+                let core = core_of(index, &cores);
                 let body = move || {
                     // A shard that fails or panics takes the others with it.
                     let guard = StopOthers(&plan.remote);
@@ -446,6 +466,11 @@ impl Server {
             collect(threads)
         })
     }
+}
+
+/// Where a shard is pinned, if it is.
+fn core_of(shard: usize, cores: &[usize]) -> Option<usize> {
+    (!cores.is_empty()).then(|| cores[shard % cores.len()])
 }
 
 /// Helpers where no shard is pinned, if there is such a place.

@@ -32,6 +32,16 @@ impl Listener {
         self.fd.as_fd()
     }
 
+    /// Has it take those connections of a shared TCP port whose first packet comes in on `core` (`SO_INCOMING_CPU`,
+    /// socket(7)). Linux heeds that from 6.2 on.
+    ///
+    /// # Errors
+    /// What setsockopt(2) says.
+    pub fn prefer(&self, core: usize) -> io::Result<()> {
+        let core = i32::try_from(core).map_err(io::Error::other)?;
+        sys::set_option(self.fd.as_fd(), libc::SOL_SOCKET, libc::SO_INCOMING_CPU, core)
+    }
+
     /// Has what is accepted stay on descriptors of the process, which setsockopt(2) needs.
     pub fn keep_plain(&mut self) {
         self.is_plain = true;

@@ -44,6 +44,10 @@ pub struct Options {
     #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "cores")]
     pin: Vec<usize>,
 
+    /// Serve TCP connections on the core on which their first packet came in (Linux 6.2).
+    #[arg(long)]
+    incoming_cpu: bool,
+
     /// Threads with a ring each [default: one per core]. Several may share a core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=ringwire::MAX_SHARDS as i64))]
     shards: Option<u16>,
@@ -167,7 +171,7 @@ fn builder(options: Options) -> Result<ServerBuilder, Box<dyn Error>> {
         Driver::Uring => DriverChoice::Uring,
         Driver::Epoll => DriverChoice::Epoll,
     });
-    builder = builder.admission(admission).rates(rates);
+    builder = builder.admission(admission).rates(rates).incoming_cpu(options.incoming_cpu);
     if options.compress {
         builder = builder.compression(Compression::Deflate(DeflateConfig::default()));
     }

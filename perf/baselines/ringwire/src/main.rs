@@ -1,7 +1,8 @@
 //! ringwire as an echo server, one thread: the library alone, as the others are measured. Clients that
 //! offer compression get it, with the default settings; the others are served without.
 //!
-//! `baseline-ringwire uring|epoll PORT [CORES]`: with cores, as in 0,1, a thread pinned to each.
+//! `baseline-ringwire uring|epoll PORT [CORES]`: with cores, as in 0,1, a thread pinned to each, which gets the
+//! connections that come in on its core.
 //! `baseline-ringwire uring|epoll PORT topic`: no echo; everyone listens to one topic, and what anyone sends
 //! is published there.
 //! `baseline-ringwire uring|epoll PORT tls CERT KEY`: within TLS, the certificate and its key in PEM.
@@ -73,6 +74,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         _ => return Err("uring|epoll PORT [CORES | topic | tls CERT KEY]".into()),
     };
     let shards = cores.len().max(1);
+    let builder = builder.incoming_cpu(!cores.is_empty());
     let compression = Compression::Deflate(DeflateConfig::default());
     let server = builder.driver(driver).shards(shards).cores(cores).compression(compression).bind()?;
     Ok(if topic { server.run(|_shard| Topic) } else { server.run(|_shard| Echo) }?)
