@@ -475,6 +475,15 @@ fn a_drain_is_bounded() {
 }
 
 #[test]
+fn a_signal_is_heeded_when_nobody_reads_stderr_any_more() {
+    let args = ["serve", "--listen", "127.0.0.1:0", "--driver", "epoll"];
+    let mut server = Server::spawn(ringwire(&args).stderr(Stdio::piped()));
+    drop(server.child.stderr.take());
+    server.signal("TERM");
+    assert_eq!(server.exit().code(), Some(0));
+}
+
+#[test]
 fn a_second_signal_stops_at_once() {
     for (signal, code) in [("TERM", 143), ("INT", 130)] {
         let server = Server::start("epoll", &["--drain-ms", "60000"]);

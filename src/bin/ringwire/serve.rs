@@ -221,8 +221,9 @@ fn obey_signals(
                     std::process::exit(128 + signal);
                 }
                 _ => {
-                    eprintln!("ringwire: draining; a second signal stops at once");
                     handle.shutdown();
+                    // Who read stderr may be gone, and eprintln! would end this thread.
+                    let _ = writeln!(io::stderr(), "ringwire: draining; a second signal stops at once");
                     drains = true;
                 }
             }

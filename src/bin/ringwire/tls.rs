@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use ringwire::{KernelTls, ListenAddr, ServerBuilder, TlsConfig, TlsConfigBuilder, doctor};
 use std::error::Error;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 #[derive(Debug, Default, Args)]
@@ -88,7 +89,8 @@ fn with_kernel(how: Ktls) -> TlsConfigBuilder {
 /// SIGHUP: the files may have been renewed.
 pub fn reload(config: &TlsConfig) {
     match config.reload() {
-        Ok(()) => eprintln!("ringwire: certificates were read again"),
-        Err(error) => eprintln!("ringwire: certificates stay as they are: {error}"),
+        // Who read stderr may be gone, and eprintln! would end the thread of the signals.
+        Ok(()) => _ = writeln!(io::stderr(), "ringwire: certificates were read again"),
+        Err(error) => _ = writeln!(io::stderr(), "ringwire: certificates stay as they are: {error}"),
     }
 }
