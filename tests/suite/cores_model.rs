@@ -4,6 +4,7 @@
 //! between cores, who begins to want it may get it, and who stops need not. Users are topics of their
 //! own here: only those bound when it is sent are meant. The world must be told when all has arrived.
 
+use crate::topics_soak;
 use ringwire::{ConnId, Dropped};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -100,13 +101,10 @@ pub struct World {
     to_all: HashMap<u64, Line>,
 }
 
+/// Wildcards do not get what is said to users, to one connection or to all.
 fn matches(filter: &str, topic: &str) -> bool {
-    match filter.strip_suffix('#') {
-        Some(prefix) => {
-            !topic.starts_with(['@', '=', '*']) && topic.len() > prefix.len() && topic.starts_with(prefix)
-        }
-        None => filter == topic,
-    }
+    let is_no_topic = topic.starts_with(['@', '=', '*']);
+    !(is_no_topic && filter.ends_with('#')) && topics_soak::matches(filter, topic)
 }
 
 impl Record {

@@ -50,6 +50,7 @@ mod http_soak;
 mod large;
 mod ledger;
 mod lifetime;
+mod listener;
 mod messages;
 mod metrics;
 mod orders;

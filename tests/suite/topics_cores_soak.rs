@@ -5,6 +5,7 @@
 //! `RINGWIRE_SOAK_SEEDS` and `RINGWIRE_SOAK_SEED` as in `soak`.
 
 use crate::cores_model::{Due, FILTERS, Line, Phase, REMOTE_FILTERS, Record, TOPICS, USERS, World};
+use crate::listener::Listener;
 use crate::peer::{close, text, upgrade_request};
 use crate::soak::{number, on_each_seed};
 use ringwire::sim::{Fault, Faults, SimPeer, SimRng, Simulation};
@@ -247,86 +248,58 @@ impl Handler for Service {
     }
 }
 
-struct Listener {
-    peer: Option<SimPeer>,
-    reads: bool,
-    heard: Vec<u8>,
+/// The lines it heard, and what came behind them.
+fn lines(listener: &Listener) -> (Vec<Line>, &[u8]) {
+    let (texts, rest) = listener.texts();
+    (texts.into_iter().map(Line::parse).collect(), rest)
 }
 
-impl Listener {
-    /// The lines it heard, and what came behind them: the beginning of a line, or a Close frame.
-    fn lines(&self) -> (Vec<Line>, &[u8]) {
-        let Some(head) = self.heard.windows(4).position(|window| window == b"\r\n\r\n") else {
-            return (Vec::new(), &[]);
-        };
-        let (mut rest, mut lines) = (&self.heard[head + 4..], Vec::new());
-        loop {
-            let (header, len) = match *rest {
-                [0x81, len @ 0..=125, ..] => (2, usize::from(len)),
-                [0x81, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
-                _ => return (lines, rest),
-            };
-            let Some(payload) = rest.get(header..header + len) else { return (lines, rest) };
-            lines.push(Line::parse(std::str::from_utf8(payload).unwrap()));
-            rest = &rest[header + len..];
-        }
+fn check(listener: &mut Listener, record: &Record, tally: &Tally) {
+    listener.read();
+    let (lines, rest) = lines(listener);
+    let mut last: HashMap<(u64, &str, u64), u64> = HashMap::new();
+    for line in &lines {
+        let due = record.owed.get(&line.number);
+        assert!(due.is_some_and(|due| due.line == *line), "{line:?} is not owed: {record:#?}");
+        // Where the latest value replaces others, order is that of each key.
+        let of = (line.publisher, line.topic, if record.conflates { line.key } else { 0 });
+        let before = last.insert(of, line.number);
+        assert!(before < Some(line.number), "{line:?} after {before:?}: {lines:#?}");
     }
-
-    fn read(&mut self) {
-        if let Some(peer) = &mut self.peer {
-            self.heard.extend(peer.read());
-        }
+    let mut confirmed = 0;
+    for (confirm, ended) in &record.ended {
+        let Some(at) = lines.iter().position(|line| line.number == *confirm) else { continue };
+        confirmed += 1;
+        let late = lines[at..].iter().find(|line| ended.contains(&line.number));
+        assert!(late.is_none(), "{late:?} came after the end {confirm}: {lines:#?}");
     }
-
-    fn check(&mut self, record: &Record, tally: &Tally) {
-        self.read();
-        let (lines, rest) = self.lines();
-        let mut last: HashMap<(u64, &str, u64), u64> = HashMap::new();
-        for line in &lines {
-            let due = record.owed.get(&line.number);
-            assert!(due.is_some_and(|due| due.line == *line), "{line:?} is not owed: {record:#?}");
-            // Where the latest value replaces others, order is that of each key.
-            let of = (line.publisher, line.topic, if record.conflates { line.key } else { 0 });
-            let before = last.insert(of, line.number);
-            assert!(before < Some(line.number), "{line:?} after {before:?}: {lines:#?}");
-        }
-        let mut confirmed = 0;
-        for (confirm, ended) in &record.ended {
-            let Some(at) = lines.iter().position(|line| line.number == *confirm) else { continue };
-            confirmed += 1;
-            let late = lines[at..].iter().find(|line| ended.contains(&line.number));
-            assert!(late.is_none(), "{late:?} came after the end {confirm}: {lines:#?}");
-        }
-        tally.add(&tally.confirmed, confirmed);
-        if let [0x88, len, after @ ..] = rest {
-            assert!(after.len() <= usize::from(*len), "after a Close frame: {}", rest.escape_ascii());
-        }
-        let shard = record.id.map(ConnId::shard);
-        let from_afar = |line: &&Line| Some(line.publisher) != shard.map(|shard| PUBLISHERS + shard as u64);
-        tally.add(&tally.from_afar, lines.iter().filter(from_afar).count() as u64);
-        tally.add(&tally.to_users, lines.iter().filter(|line| USERS.contains(&line.topic)).count() as u64);
-        tally.add(&tally.broadcasts, lines.iter().filter(|line| line.topic == "*").count() as u64);
-        let stayed = !record.closed
-            && rest.first() != Some(&0x88)
-            && self.peer.as_ref().is_some_and(|peer| !peer.saw_reset());
-        if !stayed || record.id.is_none() {
-            return;
-        }
-        assert!(rest.is_empty(), "{} is unfinished", rest.escape_ascii());
-        assert!(record.to_offer.is_empty(), "{:?} were never offered: {record:#?}", record.to_offer);
-        let (heard, lost) = (lines.len() as u64, record.lost.total());
-        let most = record.owed.len() as u64;
-        let least = record.owed.values().filter(|due| due.must).count() as u64;
-        assert!(
-            least <= heard + lost && heard + lost <= most,
-            "{heard} + {lost} of {least} to {most}: {lines:#?} of {record:#?}"
-        );
-        tally.add(&tally.exact, u64::from(least == most));
-        tally.add(&tally.heard, heard);
-        tally.add(&tally.newest, record.lost.newest.into());
-        tally.add(&tally.oldest, record.lost.oldest.into());
-        tally.add(&tally.conflated, record.lost.conflated.into());
+    tally.add(&tally.confirmed, confirmed);
+    if let [0x88, len, after @ ..] = rest {
+        assert!(after.len() <= usize::from(*len), "after a Close frame: {}", rest.escape_ascii());
     }
+    let shard = record.id.map(ConnId::shard);
+    let from_afar = |line: &&Line| Some(line.publisher) != shard.map(|shard| PUBLISHERS + shard as u64);
+    tally.add(&tally.from_afar, lines.iter().filter(from_afar).count() as u64);
+    tally.add(&tally.to_users, lines.iter().filter(|line| USERS.contains(&line.topic)).count() as u64);
+    tally.add(&tally.broadcasts, lines.iter().filter(|line| line.topic == "*").count() as u64);
+    let stayed = !record.closed && listener.heard_no_end(rest);
+    if !stayed || record.id.is_none() {
+        return;
+    }
+    assert!(rest.is_empty(), "{} is unfinished", rest.escape_ascii());
+    assert!(record.to_offer.is_empty(), "{:?} were never offered: {record:#?}", record.to_offer);
+    let (heard, lost) = (lines.len() as u64, record.lost.total());
+    let most = record.owed.len() as u64;
+    let least = record.owed.values().filter(|due| due.must).count() as u64;
+    assert!(
+        least <= heard + lost && heard + lost <= most,
+        "{heard} + {lost} of {least} to {most}: {lines:#?} of {record:#?}"
+    );
+    tally.add(&tally.exact, u64::from(least == most));
+    tally.add(&tally.heard, heard);
+    tally.add(&tally.newest, record.lost.newest.into());
+    tally.add(&tally.oldest, record.lost.oldest.into());
+    tally.add(&tally.conflated, record.lost.conflated.into());
 }
 
 /// What happened in all runs, to show that it did.
@@ -494,7 +467,7 @@ impl Run {
     fn come(&mut self) {
         let mut peer = self.simulation.connect();
         peer.write(upgrade_request(&format!("/{}", self.listeners.len()), "").as_bytes());
-        self.listeners.push(Listener { peer: Some(peer), reads: true, heard: Vec::new() });
+        self.listeners.push(Listener::new(peer));
         self.world.borrow_mut().records.push(Record::default());
     }
 
@@ -508,11 +481,7 @@ impl Run {
                 assert!(matches!(result, Ok(()) | Err(RemoteError::Full)), "{result:?}");
             }
             (1, _, Some(peer)) => peer.write(&close(1000, "")),
-            (2, _, Some(peer)) => {
-                listener.heard.extend(peer.read());
-                peer.reset();
-                listener.peer = None;
-            }
+            (2, _, Some(_)) => listener.reset(),
             _ => {
                 listener.read();
                 listener.peer = None;
@@ -628,7 +597,7 @@ impl Run {
             assert_eq!(ids, expected, "{user}");
         }
         for (listener, record) in self.listeners.iter_mut().zip(&world.records) {
-            listener.check(record, tally);
+            check(listener, record, tally);
         }
         tally.add(&tally.full, world.full);
         tally.add(&tally.excluded, world.excluded);

@@ -3,6 +3,7 @@
 //!
 //! `RINGWIRE_SOAK_SEEDS` and `RINGWIRE_SOAK_SEED` as in `soak`.
 
+use crate::listener::Listener;
 use crate::peer::{text, upgrade_request};
 use crate::soak::{number, on_each_seed};
 use ringwire::sim::{Faults, SimPeer, SimRng, Simulation};
@@ -67,7 +68,8 @@ struct World {
 
 struct Service(Rc<RefCell<World>>);
 
-fn matches(filter: &str, topic: &str) -> bool {
+/// Whether who subscribed to `filter` gets what is published to `topic`.
+pub fn matches(filter: &str, topic: &str) -> bool {
     filter
         .strip_suffix('#')
         .map_or(filter == topic, |prefix| topic.len() > prefix.len() && topic.starts_with(prefix))
@@ -197,68 +199,40 @@ impl Handler for Service {
     }
 }
 
-struct Listener {
-    peer: Option<SimPeer>,
-    reads: bool,
-    heard: Vec<u8>,
+/// The lines it heard, and what came behind them.
+fn lines(listener: &Listener) -> (Vec<Line>, &[u8]) {
+    let (texts, rest) = listener.texts();
+    (texts.into_iter().map(Line::parse).collect(), rest)
 }
 
-impl Listener {
-    /// The lines it heard, and what came behind them: the beginning of a line, or a Close frame.
-    fn lines(&self) -> (Vec<Line>, &[u8]) {
-        let Some(head) = self.heard.windows(4).position(|window| window == b"\r\n\r\n") else {
-            return (Vec::new(), &[]);
-        };
-        let (mut rest, mut lines) = (&self.heard[head + 4..], Vec::new());
-        loop {
-            let (header, len) = match *rest {
-                [0x81, len @ 0..=125, ..] => (2, usize::from(len)),
-                [0x81, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
-                _ => return (lines, rest),
-            };
-            let Some(payload) = rest.get(header..header + len) else { return (lines, rest) };
-            lines.push(Line::parse(std::str::from_utf8(payload).unwrap()));
-            rest = &rest[header + len..];
-        }
+fn check(listener: &mut Listener, record: &Record, tally: &Tally) {
+    listener.read();
+    let (lines, rest) = lines(listener);
+    let places: HashMap<Line, usize> = record.owed.iter().copied().zip(0..).collect();
+    assert_eq!(places.len(), record.owed.len());
+    let mut last: HashMap<(usize, u64), usize> = HashMap::new();
+    for line in &lines {
+        let place = *places.get(line).unwrap_or_else(|| panic!("{line:?} is not owed: {record:?}"));
+        // Where the latest value replaces others, order is that of each key.
+        let of = (line.topic, if record.conflates { line.key } else { 0 });
+        let before = last.insert(of, place);
+        assert!(before < Some(place), "{line:?} at {place} after {before:?}: {lines:?} of {:?}", record.owed);
     }
-
-    fn check(&mut self, record: &Record, tally: &Tally) {
-        if let Some(peer) = &mut self.peer {
-            self.heard.extend(peer.read());
+    let stayed = !record.closed && listener.heard_no_end(rest);
+    if stayed && record.id.is_some() {
+        assert!(rest.is_empty(), "{} is unfinished", rest.escape_ascii());
+        let (heard, lost) = (lines.len() as u64, record.lost.total());
+        let owed = record.owed.len() as u64;
+        let optional = record.optional.len() as u64;
+        assert!(
+            heard + lost <= owed && owed <= heard + lost + optional,
+            "{heard} + {lost} of {owed}, {optional} optional: {:?}",
+            record.lost
+        );
+        if record.optional.is_empty() {
+            tally.exact.fetch_add(1, Ordering::Relaxed);
         }
-        let (lines, rest) = self.lines();
-        let places: HashMap<Line, usize> = record.owed.iter().copied().zip(0..).collect();
-        assert_eq!(places.len(), record.owed.len());
-        let mut last: HashMap<(usize, u64), usize> = HashMap::new();
-        for line in &lines {
-            let place = *places.get(line).unwrap_or_else(|| panic!("{line:?} is not owed: {record:?}"));
-            // Where the latest value replaces others, order is that of each key.
-            let of = (line.topic, if record.conflates { line.key } else { 0 });
-            let before = last.insert(of, place);
-            assert!(
-                before < Some(place),
-                "{line:?} at {place} after {before:?}: {lines:?} of {:?}",
-                record.owed
-            );
-        }
-        let stayed = !record.closed
-            && rest.first() != Some(&0x88)
-            && self.peer.as_ref().is_some_and(|peer| !peer.saw_reset());
-        if stayed && record.id.is_some() {
-            assert!(rest.is_empty(), "{} is unfinished", rest.escape_ascii());
-            let (heard, lost) = (lines.len() as u64, record.lost.total());
-            let owed = record.owed.len() as u64;
-            let optional = record.optional.len() as u64;
-            assert!(
-                heard + lost <= owed && owed <= heard + lost + optional,
-                "{heard} + {lost} of {owed}, {optional} optional: {:?}",
-                record.lost
-            );
-            if record.optional.is_empty() {
-                tally.exact.fetch_add(1, Ordering::Relaxed);
-            }
-            tally.add(heard, &record.lost);
-        }
+        tally.add(heard, &record.lost);
     }
 }
 
@@ -336,7 +310,7 @@ fn run(seed: u64, tally: &Tally) {
             0..3 if listeners.len() < 16 => {
                 let mut peer = simulation.connect();
                 peer.write(upgrade_request(&format!("/{}", listeners.len()), "").as_bytes());
-                listeners.push(Listener { peer: Some(peer), reads: true, heard: Vec::new() });
+                listeners.push(Listener::new(peer));
                 world.borrow_mut().records.push(Record::default());
             }
             3..15 if !listeners.is_empty() => {
@@ -379,9 +353,7 @@ fn run(seed: u64, tally: &Tally) {
             _ => continue,
         }
         for listener in &mut listeners {
-            if let Some(peer) = &mut listener.peer {
-                listener.heard.extend(peer.read());
-            }
+            listener.read();
         }
     }
     net.set_faults(Faults { window_bytes: 1 << 20, ..Faults::none() });
@@ -396,7 +368,7 @@ fn run(seed: u64, tally: &Tally) {
     let told = format!("ringwire_subscriptions{{shard=\"0\"}} {subscriptions}\n");
     assert!(metrics.contains(&told), "{told}");
     for (listener, record) in listeners.iter_mut().zip(&world.records) {
-        listener.check(record, tally);
+        check(listener, record, tally);
     }
     tally.full.fetch_add(world.full, Ordering::Relaxed);
 }
