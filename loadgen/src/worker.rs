@@ -6,7 +6,7 @@ use crate::news::{Item, News};
 use crate::pace::Pace;
 use crate::payload::{Fault, Payload, STAMP_BYTES};
 use crate::plan::{Plan, Traffic};
-use ringwire::ws::Kind;
+use ringwire::ws::{Kind, MAX_CONTROL_PAYLOAD};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,8 +16,8 @@ use std::time::Duration;
 const CONNECT_WAIT: Duration = Duration::from_millis(5);
 /// Times are handed to the conductor this often.
 const SHOW_TIMES_NS: u64 = 100_000_000;
-/// A longer body is not joined on its way into the outbox, but before.
-const MAX_JOINED_BODY: usize = 125 - STAMP_BYTES;
+/// A longer body is not joined on its way into the outbox, but before: its frame has no short form of length.
+const MAX_JOINED_BODY: usize = MAX_CONTROL_PAYLOAD - STAMP_BYTES;
 /// A failed attempt is made again after this time.
 const RETRY_NS: u64 = 100_000_000;
 

@@ -283,7 +283,7 @@ impl Session {
         // Whole messages from a client with the short length form, between messages: the traffic
         // that is bound by time per frame.
         const HEADER: usize = 6;
-        if self.bits & !(CLOSE_SENT | SETTLED & !CLIENT) == 0
+        if self.awaits_a_client_message()
             && let Some(&[b0, b1, m0, m1, m2, m3]) = input.get(*at..).and_then(<[u8]>::first_chunk)
         {
             let payload_len = usize::from(b1 ^ MASKED); // 128 and more if not masked
@@ -387,6 +387,12 @@ impl Session {
         Some(Item::Message { kind: Kind::Binary, payload })
     }
 
+    /// Whether this is a server's session between messages, which a next one may follow.
+    #[inline(always)]
+    const fn awaits_a_client_message(&self) -> bool {
+        self.bits & !(CLOSE_SENT | SETTLED & !CLIENT) == 0
+    }
+
     /// A whole message from a client with the 16-bit length form, between messages: what comes next to the short
     /// ones in being bound by time per frame.
     #[inline]
@@ -402,10 +408,7 @@ impl Session {
         };
         let payload_len = u16::from_be_bytes([l0, l1]);
         let is_minimal = usize::from(payload_len) > MAX_CONTROL_PAYLOAD;
-        if self.bits & !(CLOSE_SENT | SETTLED & !CLIENT) != 0
-            || !is_minimal
-            || !limits.admit(payload_len.into())
-        {
+        if !self.awaits_a_client_message() || !is_minimal || !limits.admit(payload_len.into()) {
             return None;
         }
         let payload = *at + HEADER..*at + HEADER + usize::from(payload_len);
