@@ -104,7 +104,7 @@ on_every_driver! {
             expect_turned_away(&mut peer);
         }
         inside.check_echo("unharmed");
-        assert_eq!(stage.metric("ringwire_upgrades_total"), 1);
+        stage.wait_metric("ringwire_upgrades_total", 1);
     }
 
     /// Answers are bounded as well: peers who do not hang up are closed unanswered.

@@ -28,7 +28,7 @@ on_every_driver! {
         // Those that lie across two buffers are not, nor are the short ones.
         let answered = stage.metric(ANSWERED);
         assert!((30..=80).contains(&answered), "{answered} of 100");
-        assert_eq!(stage.metric("ringwire_messages_sent_total"), 100);
+        stage.wait_metric("ringwire_messages_sent_total", 100);
         peer.bye();
     }
 

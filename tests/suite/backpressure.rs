@@ -52,7 +52,7 @@ on_every_driver! {
             assert_eq!(payload[..4], number.to_be_bytes());
         }
         stage.wait("a", "drain");
-        assert_eq!(stage.metric("ringwire_messages_dropped_total"), 6);
+        stage.wait_metric("ringwire_messages_dropped_total", 6);
         peer.check_echo("and on");
     }
 

@@ -69,8 +69,8 @@ on_every_driver! {
         peer.expect_silence(Duration::from_millis(30));
         answer(&stage, ticket(&stage, "b"), "for b");
         assert_eq!(peer.expect_http(200).body, b"for b");
-        assert_eq!(stage.metric("ringwire_mailbox_stale_total"), 1);
-        assert_eq!(stage.metric("ringwire_requests_expired_total"), 1);
+        stage.wait_metric("ringwire_mailbox_stale_total", 1);
+        stage.wait_metric("ringwire_requests_expired_total", 1);
     }
 
     fn lets_the_pipeline_wait_its_turn(on) {
@@ -82,7 +82,7 @@ on_every_driver! {
         let first = ticket(&stage, "a");
         peer.send(get("/bytes?9").as_bytes());
         peer.expect_silence(Duration::from_millis(30));
-        assert_eq!(stage.metric("ringwire_http_requests_total"), 2);
+        stage.wait_metric("ringwire_http_requests_total", 2);
         answer(&stage, first, "first");
         assert_eq!(peer.expect_http(200).body, b"first");
         assert_eq!(peer.expect_http(200).body.len(), 5);
@@ -103,7 +103,7 @@ on_every_driver! {
         peer.send_in_background(requests.into_bytes());
         stage.until("receiving pauses", || stage.metric("ringwire_receive_pauses_total") > 0);
         stage.pass(Duration::from_millis(50));
-        assert_eq!(stage.metric("ringwire_http_requests_total"), 1);
+        stage.wait_metric("ringwire_http_requests_total", 1);
         answer(&stage, ticket, "at last");
         assert_eq!(peer.expect_http(200).body, b"at last");
         for _ in 0..1_000 {
@@ -134,8 +134,8 @@ on_every_driver! {
         answer(&stage, late, "too late");
         half.expect_end();
         stage.wait_metric("ringwire_connections", 0);
-        assert_eq!(stage.metric("ringwire_requests_abandoned_total"), 3);
-        assert_eq!(stage.metric("ringwire_requests_deferred"), 0);
+        stage.wait_metric("ringwire_requests_abandoned_total", 3);
+        stage.wait_metric("ringwire_requests_deferred", 0);
     }
 
     fn a_dropped_responder_answers(on) {
@@ -181,7 +181,7 @@ on_every_driver! {
         let (peer, _) = knock(&stage, "d", "");
         drop(peer);
         stage.wait("d", "abandoned");
-        assert_eq!(stage.metric("ringwire_upgrades_refused_total"), 3);
+        stage.wait_metric("ringwire_upgrades_refused_total", 3);
         assert_eq!(stage.metric("ringwire_upgrades_total"), 0);
     }
 

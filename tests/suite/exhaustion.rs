@@ -17,7 +17,7 @@ on_every_driver! {
             peer.send(crate::peer::upgrade_request("/", "").as_bytes());
         }
         outside[4].expect_silence(Duration::from_millis(100));
-        assert_eq!(stage.metric("ringwire_connections"), 5);
+        stage.wait_metric("ringwire_connections", 5);
         assert!(stage.metric("ringwire_accept_pauses_total") > 0);
         for peer in &mut inside {
             peer.check_echo("unharmed");

@@ -49,7 +49,7 @@ on_every_driver! {
         let mut third = stage.peer();
         third.send(half.as_bytes());
         assert_eq!(third.expect_refused(503).header("Retry-After"), Some("5"));
-        assert_eq!(stage.metric("ringwire_memory_refusals_total"), 1);
+        stage.wait_metric("ringwire_memory_refusals_total", 1);
         stage.open("/").check_echo("a handshake in one piece");
         for peer in &mut inside {
             peer.send(b"\r\n");
@@ -65,7 +65,7 @@ on_every_driver! {
         peer.send(&frame(0x02, &[7; 60_000]));
         peer.expect_failed(1013);
         assert_eq!(stage.closed("a").last().unwrap(), "close Memory");
-        assert_eq!(stage.metric("ringwire_memory_closes_total"), 1);
+        stage.wait_metric("ringwire_memory_closes_total", 1);
         stage.wait_metric("ringwire_received_bytes", 0);
         witness.check_echo("unharmed");
     }
@@ -91,7 +91,7 @@ on_every_driver! {
             peer.expect_binary(&vec![7; 1_501_000]);
         }
         idle.check_echo("unharmed");
-        assert_eq!(stage.metric("ringwire_memory_closes_total"), 1);
+        stage.wait_metric("ringwire_memory_closes_total", 1);
         stage.until("it is given back", || stage.metric("ringwire_memory_bytes") < 8 << 20);
     }
 

@@ -31,7 +31,7 @@ on_every_driver! {
             peer.expect_fin();
             assert_eq!(stage.closed(tag).last().unwrap(), "close Local");
         }
-        assert_eq!(stage.metric("ringwire_lifetimes_ended_total"), 2);
+        stage.wait_metric("ringwire_lifetimes_ended_total", 2);
     }
 
     /// Who does not answer is cut as after any Close.
@@ -79,7 +79,7 @@ on_every_driver! {
         let mut peers: Vec<Peer> = (0..20).map(|n| stage.open(&format!("/?tag=p{n}"))).collect();
         stage.shutdown();
         stage.wait_metric("ringwire_draining", 2);
-        assert_eq!(stage.metric("ringwire_drain_connections"), 20);
+        stage.wait_metric("ringwire_drain_connections", 20);
         stage.pass(ms(300));
         let told: Vec<bool> = peers.iter_mut().map(Peer::has_frame).collect();
         let count = told.iter().filter(|told| **told).count();

@@ -174,7 +174,7 @@ on_every_driver! {
             assert_eq!(peer.expect_close(code), "too much waits to be read");
             peer.send(&crate::peer::close(code, ""));
             assert_eq!(stage.closed("a").last().unwrap(), "close Local");
-            assert_eq!(stage.metric("ringwire_messages_dropped_total"), 1);
+            stage.wait_metric("ringwire_messages_dropped_total", 1);
         }
     }
 

@@ -109,7 +109,7 @@ on_every_driver! {
         let mut slow = stage.peer();
         slow.send(b"PROXY TCP4 192");
         slow.expect_end();
-        assert_eq!(stage.metric("ringwire_proxy_headers_invalid_total"), 1);
+        stage.wait_metric("ringwire_proxy_headers_invalid_total", 1);
     }
 
     /// Who is not trusted is no proxy, whatever it says.

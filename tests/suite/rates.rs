@@ -22,7 +22,7 @@ on_every_driver! {
         }
         peer.expect_failed(1008);
         assert_eq!(stage.closed("a").last().unwrap(), "close RateLimit");
-        assert_eq!(stage.metric("ringwire_rate_closes_total"), 1);
+        stage.wait_metric("ringwire_rate_closes_total", 1);
         witness.check_echo("unharmed");
     }
 

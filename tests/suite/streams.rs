@@ -46,13 +46,13 @@ on_every_driver! {
         let prepared = Prepared::text_with_event_id("three", "3");
         stage.remote.send_prepared(id, &prepared).unwrap();
         peer.expect_chunk("id: 3\ndata: three\n\n");
-        assert_eq!(stage.metric("ringwire_streams"), 1);
-        assert_eq!(stage.metric("ringwire_websockets"), 0);
+        stage.wait_metric("ringwire_streams", 1);
+        stage.wait_metric("ringwire_websockets", 0);
         stage.remote.close(id, CloseCode::NORMAL, "").unwrap();
         peer.expect_chunk("");
         peer.expect_fin();
         assert_eq!(stage.closed("a"), ["open", "close Local"]);
-        assert_eq!(stage.metric("ringwire_streams"), 0);
+        stage.wait_metric("ringwire_streams", 0);
     }
 
     /// Subscribers are subscribers, whatever carries their messages.
@@ -139,7 +139,7 @@ on_every_driver! {
         stage.pass(Duration::from_millis(30));
         stage.remote.send_text(stage.id("a"), "still here").unwrap();
         peer.expect_chunk("data: still here\n\n");
-        assert_eq!(stage.metric("ringwire_http_requests_total"), 2);
+        stage.wait_metric("ringwire_http_requests_total", 2);
         // Nothing of it is kept.
         stage.wait_metric("ringwire_busy_connections", 0);
         drop(peer);
@@ -199,7 +199,7 @@ on_every_driver! {
         }
         half.expect_fin();
         stage.wait_metric("ringwire_connections", 0);
-        assert_eq!(stage.metric("ringwire_streams"), 0);
+        stage.wait_metric("ringwire_streams", 0);
         assert_eq!(stage.metric("ringwire_disconnects_total"), 0);
     }
 
@@ -282,6 +282,6 @@ on_every_driver! {
         let stage = Stage::plain(on);
         let peers: Vec<Peer> = (0..50).map(|n| listen(&stage, &format!("p{n}"))).collect();
         stage.wait_metric("ringwire_busy_connections", 0);
-        assert_eq!(stage.metric("ringwire_streams"), peers.len() as u64);
+        stage.wait_metric("ringwire_streams", peers.len() as u64);
     }
 }

@@ -267,8 +267,8 @@ on_every_driver! {
         other.order("!pub a/# : x", "Err(Name)");
         let big = ".".repeat(2_000);
         other.order(&format!("!pub 4 retain : {big}"), "Err(TooMuchRetained)");
-        assert_eq!(stage.metric("ringwire_subscriptions_refused_total"), 5);
-        assert_eq!(stage.metric("ringwire_publications_refused_total"), 6);
+        stage.wait_metric("ringwire_subscriptions_refused_total", 5);
+        stage.wait_metric("ringwire_publications_refused_total", 6);
         // From afar the one is counted that finds no room.
         stage.remote.publish_with(Publication::new("4", &line(&*big)).retain()).unwrap();
         other.expect_text(&big);

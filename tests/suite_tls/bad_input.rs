@@ -26,7 +26,7 @@ fn hello() -> Vec<u8> {
 /// Nobody is there any more, and a new one is served.
 fn unharmed(stage: &Stage) {
     stage.wait_metric("ringwire_connections", 0);
-    assert_eq!(stage.metric("ringwire_tls_handshakes_under_way"), 0);
+    stage.wait_metric("ringwire_tls_handshakes_under_way", 0);
     stage.open("/").check_echo("unharmed");
 }
 
@@ -45,7 +45,7 @@ on_every_driver! {
         peer.half_close();
         peer.expect_http(400);
         peer.expect_any_end();
-        assert_eq!(stage.metric("ringwire_tls_plain_http_total"), 3);
+        stage.wait_metric("ringwire_tls_plain_http_total", 3);
         unharmed(&stage);
     }
 
@@ -96,7 +96,7 @@ on_every_driver! {
         for peer in [&mut silent, &mut half, &mut whole] {
             peer.expect_any_end();
         }
-        assert_eq!(stage.metric("ringwire_tls_timeouts_total"), 3);
+        stage.wait_metric("ringwire_tls_timeouts_total", 3);
         unharmed(&stage);
         // Who is through has more time.
         let mut peer = stage.peer();
@@ -112,7 +112,7 @@ on_every_driver! {
         let first = [bare(&stage), bare(&stage)];
         stage.wait_metric("ringwire_tls_handshakes_under_way", 2);
         bare(&stage).expect_any_end();
-        assert_eq!(stage.metric("ringwire_tls_handshakes_refused_total"), 1);
+        stage.wait_metric("ringwire_tls_handshakes_refused_total", 1);
         first.into_iter().for_each(Peer::reset);
         unharmed(&stage);
     }
@@ -140,7 +140,7 @@ on_every_driver! {
         peer.expect_any_end();
         assert_eq!(peer.tls().error, Some(Error::AlertReceived(AlertDescription::BadRecordMac)));
         assert_eq!(stage.closed("a").last().unwrap(), "close Disconnected");
-        assert_eq!(stage.metric("ringwire_tls_bad_records_total"), 1);
+        stage.wait_metric("ringwire_tls_bad_records_total", 1);
         unharmed(&stage);
     }
 
@@ -185,7 +185,7 @@ on_every_driver! {
         peer.expect_any_end();
         assert!(peer.tls().is_ended());
         assert_eq!(stage.closed("b").last().unwrap(), "close Disconnected");
-        assert_eq!(stage.metric("ringwire_tls_truncations_total"), 1);
+        stage.wait_metric("ringwire_tls_truncations_total", 1);
         unharmed(&stage);
     }
 }

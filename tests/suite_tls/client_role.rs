@@ -91,7 +91,7 @@ fn talks_to_itself(on: On) {
         assert!(events.last().unwrap().contains("Some(CloseCode(4005))"), "{events:?}");
         assert_eq!(stage.closed(&tag("client")).last().unwrap(), "close Local");
     }
-    assert_eq!(stage.metric("ringwire_message_bytes_received_total"), 2 * (125 + 126 + 65_536 + (1 << 20)));
+    stage.wait_metric("ringwire_message_bytes_received_total", 2 * (125 + 126 + 65_536 + (1 << 20)));
     assert_eq!(stage.metric("ringwire_tls_truncations_total"), 0);
 }
 

@@ -24,7 +24,7 @@ fn ended(peer: &mut Peer) {
 fn unharmed(stage: &Stage) {
     stage.wait_metric("ringwire_connections", 0);
     stage.wait_metric("ringwire_tls_steps_away", 0);
-    assert_eq!(stage.metric("ringwire_tls_handshakes_under_way"), 0);
+    stage.wait_metric("ringwire_tls_handshakes_under_way", 0);
     stage.open("/").check_echo("unharmed");
 }
 
@@ -46,7 +46,7 @@ on_every_driver! {
                 peer.bye();
             }
         }
-        assert_eq!(stage.metric("ringwire_tls_handshakes_total"), 40);
+        stage.wait_metric("ringwire_tls_handshakes_total", 40);
         assert!(stage.metric("ringwire_tls_steps_helped_total") >= 80, "two steps each");
         assert_eq!(stage.metric("ringwire_tls_steps_in_vain_total"), 0);
         unharmed(&stage);
@@ -76,7 +76,7 @@ on_every_driver! {
             peer.half_close();
         }
         peers.iter_mut().for_each(ended);
-        assert_eq!(stage.metric("ringwire_tls_failures_total"), 10);
+        stage.wait_metric("ringwire_tls_failures_total", 10);
         unharmed(&stage);
     }
 
@@ -123,7 +123,7 @@ on_every_driver! {
         stage.wait_metric("ringwire_tls_steps_helped_total", 2);
         stage.wait_metric("ringwire_tls_handshakes_under_way", 2);
         stage.peer().bare().expect_any_end();
-        assert_eq!(stage.metric("ringwire_tls_handshakes_refused_total"), 1);
+        stage.wait_metric("ringwire_tls_handshakes_refused_total", 1);
         drop(first);
         unharmed(&stage);
     }
@@ -134,7 +134,7 @@ on_every_driver! {
         let mut peers = [stage.peer().bare(), stage.peer().bare()];
         peers.iter_mut().for_each(|peer| peer.send(&hello()));
         peers.iter_mut().for_each(ended);
-        assert_eq!(stage.metric("ringwire_tls_timeouts_total"), 2);
+        stage.wait_metric("ringwire_tls_timeouts_total", 2);
     }
 
     fn a_server_ends_while_steps_are_away(on) {
@@ -163,7 +163,7 @@ fn what_comes_back_too_late_finds_another_in_its_place() {
         stage.wait_metric("ringwire_connections", 0);
         assert!(stage.metric("ringwire_tls_steps_in_vain_total") > 0);
         peers.iter_mut().for_each(ended);
-        assert_eq!(stage.metric("ringwire_tls_steps_away"), 0);
-        assert_eq!(stage.metric("ringwire_tls_handshakes_under_way"), 0);
+        stage.wait_metric("ringwire_tls_steps_away", 0);
+        stage.wait_metric("ringwire_tls_handshakes_under_way", 0);
     }
 }

@@ -22,8 +22,8 @@ on_every_driver! {
                 peer.bye();
             }
         }
-        assert_eq!(stage.metric("ringwire_tls_resumed_total"), 2);
-        assert_eq!(stage.metric("ringwire_tls_handshakes_total"), 4);
+        stage.wait_metric("ringwire_tls_resumed_total", 2);
+        stage.wait_metric("ringwire_tls_handshakes_total", 4);
     }
 
     fn new_keys_are_taken_and_answered(on) {
@@ -68,7 +68,7 @@ on_every_driver! {
             }
             assert!(stage.metric("ringwire_tls_ready") <= 2);
         }
-        assert_eq!(stage.metric("ringwire_tls_connections"), 6);
+        stage.wait_metric("ringwire_tls_connections", 6);
         peers.into_iter().for_each(|peer| peer.bye());
     }
 
@@ -111,7 +111,7 @@ on_every_driver! {
         let mut peer = stage.peer();
         peer.shake();
         peer.expect_any_end();
-        assert_eq!(stage.metric("ringwire_proxy_headers_invalid_total"), 1);
+        stage.wait_metric("ringwire_proxy_headers_invalid_total", 1);
         stage.wait_metric("ringwire_connections", 0);
     }
 
