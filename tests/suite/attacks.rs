@@ -164,7 +164,7 @@ on_every_driver! {
 
     /// Half-open for hours: the peer is gone without a word.
     fn peers_that_vanish(on) {
-        let deadlines = Deadlines { head_ms: 300, idle_ms: 200, pong_ms: 600, ..Deadlines::default() };
+        let deadlines = Deadlines { head_ms: 1_000, idle_ms: 200, pong_ms: 1_500, ..Deadlines::default() };
         let stage = Stage::new(on, Setup { deadlines, ..Setup::default() });
         let peers: Vec<Peer> = (0..20).map(|n| stage.open(&format!("/?tag=p{n}"))).collect();
         let mut half = stage.peer();

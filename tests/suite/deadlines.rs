@@ -17,13 +17,13 @@ fn ms(ms: u64) -> Duration {
 on_every_driver! {
     /// Slowloris: one byte now and then does not buy time.
     fn ends_slow_heads(on) {
-        let stage = with(on, Deadlines { head_ms: 200, ..Deadlines::default() });
+        let stage = with(on, Deadlines { head_ms: 600, ..Deadlines::default() });
         let mut witness = stage.open("/");
         let mut silent = stage.peer();
         let mut slow = stage.peer();
         for byte in upgrade_request("/", "").as_bytes().chunks(1).take(6) {
             slow.send(byte);
-            stage.pass(ms(50));
+            stage.pass(ms(150));
         }
         slow.expect_refused(408);
         silent.expect_fin();
@@ -32,7 +32,7 @@ on_every_driver! {
     }
 
     fn ends_slow_bodies_and_idle_keep_alive(on) {
-        let stage = with(on, Deadlines { head_ms: 150, ..Deadlines::default() });
+        let stage = with(on, Deadlines { head_ms: 500, ..Deadlines::default() });
         let mut slow = stage.peer();
         slow.send(b"POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
         let mut idle = stage.peer();
@@ -68,9 +68,9 @@ on_every_driver! {
 
     /// A pong that comes at once counts as well as one that comes late.
     fn keeps_who_answers_pings(on) {
-        let stage = with(on, Deadlines { idle_ms: 60, pong_ms: 250, ..Deadlines::default() });
+        let stage = with(on, Deadlines { idle_ms: 60, pong_ms: 1_000, ..Deadlines::default() });
         let mut peer = stage.open("/?tag=a");
-        for _ in 0..8 {
+        for _ in 0..20 {
             let payload = peer.expect_ping();
             peer.send(&frame(0x8a, &payload));
         }
@@ -80,11 +80,11 @@ on_every_driver! {
 
     /// Any sign of life is one, and only silence is asked.
     fn does_not_ping_the_busy(on) {
-        let stage = with(on, Deadlines { idle_ms: 500, pong_ms: 500, ..Deadlines::default() });
+        let stage = with(on, Deadlines { idle_ms: 1_500, pong_ms: 500, ..Deadlines::default() });
         let mut peer = stage.open("/?tag=a");
         for number in 0..20 {
             peer.check_echo(&number.to_string());
-            stage.pass(ms(40));
+            stage.pass(ms(100));
         }
         assert_eq!(stage.metric("ringwire_pings_sent_total"), 0);
     }
@@ -155,10 +155,10 @@ on_every_driver! {
 
     /// The clock of a message begins with the message, whatever the connection did before.
     fn gives_every_message_its_own_time(on) {
-        let stage = with(on, Deadlines { assembly_ms: 400, ..Deadlines::default() });
-        stage.pass(ms(600));
+        let stage = with(on, Deadlines { assembly_ms: 1_500, ..Deadlines::default() });
+        stage.pass(ms(2_000));
         let mut peer = stage.open("/?tag=a");
-        for round in 0..8 {
+        for round in 0..16 {
             let message = binary(b"in two pieces");
             // The header in two reads, then the payload in two.
             let cuts = [&message[..3], &message[3..6], &message[6..10], &message[10..]];
@@ -207,7 +207,7 @@ on_every_driver! {
     /// A reader that is slow but steady is not silent, though its pongs wait with its messages.
     fn keeps_slow_readers_it_does_not_read_from(on) {
         let limits = Limits { pause_receive_bytes: 10_000, ..Limits::default() };
-        let deadlines = Deadlines { idle_ms: 100, pong_ms: 100, ..Deadlines::default() };
+        let deadlines = Deadlines { idle_ms: 100, pong_ms: 800, ..Deadlines::default() };
         let stage = Stage::new(on, Setup { limits, deadlines, ..Setup::default() });
         let mut peer = stage.narrow_peer();
         peer.upgrade("/?tag=a");
@@ -216,7 +216,7 @@ on_every_driver! {
             peer.send(&text("!burst 3 1000000"));
         }
         stage.until("receiving pauses", || stage.metric("ringwire_receive_pauses_total") > 0);
-        stage.pass(ms(500));
+        stage.pass(ms(1_300));
         assert_eq!(stage.notes.of("a").last().unwrap().split(' ').next(), Some("burst"), "still there");
         peer.start_reading();
         let mut bytes = 0;

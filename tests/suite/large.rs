@@ -108,7 +108,7 @@ on_every_driver! {
     }
 
     fn a_peer_that_sends_a_large_frame_slowly_is_alive(on) {
-        let deadlines = Deadlines { idle_ms: 60, pong_ms: 150, ..Deadlines::default() };
+        let deadlines = Deadlines { idle_ms: 60, pong_ms: 800, ..Deadlines::default() };
         let stage = Stage::new(on, Setup { deadlines, ..Setup::default() });
         let mut peer = stage.open("/");
         let message = pattern(400_000, 3);
@@ -117,7 +117,7 @@ on_every_driver! {
         peer.send(head);
         // Each piece is a sign of life, for longer than a ping and its pong may take.
         for piece in tail[..60].chunks(2) {
-            stage.pass(Duration::from_millis(20));
+            stage.pass(Duration::from_millis(40));
             peer.send(piece);
         }
         peer.send_in_background(tail[60..].to_vec());

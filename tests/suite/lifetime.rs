@@ -13,7 +13,7 @@ on_every_driver! {
     /// However busy, a connection is told to go at its time.
     fn an_old_connection_is_asked_to_go(on) {
         let deadlines = Deadlines {
-            max_lifetime_ms: 400,
+            max_lifetime_ms: 1_500,
             lifetime_jitter_percent: 0,
             goodbye: Goodbye::ServiceRestart,
             ..Deadlines::default()
@@ -23,7 +23,7 @@ on_every_driver! {
         let mut busy = stage.open("/?tag=busy");
         for number in 0..10 {
             busy.check_echo(&number.to_string());
-            stage.pass(ms(20));
+            stage.pass(ms(50));
         }
         for (peer, tag) in [(&mut idle, "idle"), (&mut busy, "busy")] {
             peer.expect_close(1012);
@@ -74,13 +74,13 @@ on_every_driver! {
     /// A drain with a window tells its peers one after the other, and serves the others meanwhile.
     fn a_drain_is_paced(on) {
         let deadlines =
-            Deadlines { drain_window_ms: 600, goodbye: Goodbye::ServiceRestart, ..Deadlines::default() };
+            Deadlines { drain_window_ms: 2_000, goodbye: Goodbye::ServiceRestart, ..Deadlines::default() };
         let mut stage = Stage::new(on, Setup { deadlines, shards: 2, ..Setup::default() });
         let mut peers: Vec<Peer> = (0..20).map(|n| stage.open(&format!("/?tag=p{n}"))).collect();
         stage.shutdown();
         stage.wait_metric("ringwire_draining", 2);
         stage.wait_metric("ringwire_drain_connections", 20);
-        stage.pass(ms(300));
+        stage.pass(ms(1_000));
         let told: Vec<bool> = peers.iter_mut().map(Peer::has_frame).collect();
         let count = told.iter().filter(|told| **told).count();
         assert!((3..=17).contains(&count), "{count} of 20 were told in half of the window");

@@ -69,7 +69,7 @@ on_every_driver! {
 
     /// How long a pong takes is known from the ping's payload; what a peer makes up is not counted.
     fn pongs_tell_their_latency(on) {
-        let deadlines = Deadlines { idle_ms: 60, pong_ms: 2_000, ..Deadlines::default() };
+        let deadlines = Deadlines { idle_ms: 300, pong_ms: 2_000, ..Deadlines::default() };
         let stage = Stage::new(on, Setup { deadlines, ..Setup::default() });
         let mut peer = stage.open("/?tag=a");
         let payload = peer.expect_ping();

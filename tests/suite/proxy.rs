@@ -8,7 +8,7 @@ use std::time::Duration;
 /// All peers are proxies, or none.
 fn with(on: On, range: &str, more: Admission) -> Stage {
     let proxies = ProxyProtocol { from: vec![range.parse().unwrap()], unix: false };
-    let deadlines = Deadlines { head_ms: 800, ..Deadlines::default() };
+    let deadlines = Deadlines { head_ms: 2_000, ..Deadlines::default() };
     Stage::new(on, Setup { admission: Admission { proxies, ..more }, deadlines, ..Setup::default() })
 }
 

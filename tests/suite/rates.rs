@@ -58,7 +58,7 @@ on_every_driver! {
         let rates =
             Rates { bytes_per_second: 100_000, burst_bytes: 20_000, over: OverRate::Pause, ..Rates::default() };
         // Nobody is pinged or ended for a silence that is not its own.
-        let deadlines = Deadlines { idle_ms: 100, pong_ms: 100, assembly_ms: 300, ..Deadlines::default() };
+        let deadlines = Deadlines { idle_ms: 100, pong_ms: 500, assembly_ms: 300, ..Deadlines::default() };
         let stage = Stage::new(on, Setup { rates, deadlines, ..Setup::default() });
         let mut witness = stage.peer();
         let mut peer = stage.open("/?tag=a");
