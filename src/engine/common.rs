@@ -43,8 +43,6 @@ pub const CONTROL_HEADROOM_BYTES: usize = 4 << 10;
 const HAND_OVER_BYTES: usize = 1 << 10;
 /// A message of up to so many bytes has the short form of length in its frame (RFC 6455 §5.2).
 const SHORT_BYTES: usize = 125;
-/// Works kept allocated after a busy time; beyond it the table is freed when it empties.
-const MAX_IDLE_WORKS: usize = 4_096;
 
 /// What a connection holds only while it is busy: bytes to send, or something half received.
 #[derive(Debug, Default)]
@@ -127,6 +125,8 @@ pub struct Common {
     pub works: Slab<Work>,
     /// Free buffers.
     pub pool: Pool,
+    /// When it is looked next for what nothing needs any more; `None` while there is nothing to look for.
+    pub spare_due: Option<Duration>,
     /// Connections with something to flush; each once (see [`Flags::DIRTY`]).
     pub dirty: Vec<Token>,
     /// Connections within TLS.
@@ -252,9 +252,6 @@ impl Common {
         work.assembly.dismantle(&mut self.pool);
         if let Some(inflater) = work.inflating.and_then(|job| job.into_inflater()) {
             self.deflate.take_back(token.slot, slot.session.peer_keeps_window(), inflater);
-        }
-        if self.works.is_empty() && self.works.capacity() > MAX_IDLE_WORKS {
-            self.works = Slab::new();
         }
     }
 

@@ -42,6 +42,7 @@ mod receive;
 mod requests;
 pub mod sides;
 pub mod slot;
+mod spare;
 pub mod spin;
 pub mod stats;
 pub mod stream;
@@ -251,6 +252,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             origin: config.origin,
             deflate: Contexts::new(config.compression),
             works: Slab::new(),
+            spare_due: None,
             dirty: Vec::new(),
             stats,
             peers: PeerTable::default(),
@@ -359,6 +361,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.progress_broadcasts();
         self.progress_drain();
         self.flush();
+        self.common.tend_spare();
         self.keep_the_books();
         self.publish();
         Ok(!self.stopped)
@@ -377,7 +380,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
         };
         let settle = self.unawaited.then_some(SETTLE);
         let later = self.common.tls.next_due().map(|when| when.saturating_sub(self.clock.now()));
-        let wait = [timers, accept, settle, later, self.handler_wait].into_iter().flatten().min();
+        let spare = self.common.spare_due.map(|when| when.saturating_sub(self.clock.now()));
+        let wait = [timers, accept, settle, later, spare, self.handler_wait].into_iter().flatten().min();
         if self.drain.is_none() && !self.common.meters.has_paused() {
             return wait;
         }

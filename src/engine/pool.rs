@@ -1,7 +1,8 @@
 //! Buffers a core lends to busy connections and takes back.
 //!
 //! Two stacks, so that a one-line answer does not sit on a megabyte: the most recently used
-//! buffer, still in the cache, goes out first. What is kept is bounded in bytes; the rest is freed.
+//! buffer, still in the cache, goes out first. What is kept is bounded in bytes; the rest is freed,
+//! and so is by and by what a burst needed and nothing since.
 
 use crate::driver::SendBuf;
 use std::collections::VecDeque;
@@ -15,12 +16,38 @@ const ANSWERED_IN: usize = 64;
 /// Lists kept, and the longest of them.
 const MAX_LISTS: usize = 256;
 const MAX_LIST_LEN: usize = 16;
+/// Free buffers of so many bytes are kept whether they are used or not.
+const KEPT_BYTES: usize = 64 << 10;
+
+/// Buffers of one sort, and how few there were since the last look.
+#[derive(Debug, Default)]
+struct Stack {
+    buffers: Vec<Vec<u8>>,
+    fewest: usize,
+}
+
+impl Stack {
+    #[inline]
+    fn pop(&mut self) -> Option<Vec<u8>> {
+        let buffer = self.buffers.pop();
+        self.fewest = self.fewest.min(self.buffers.len());
+        buffer
+    }
+
+    /// Frees half of those that were not used since the last call, the longest unused first. Returns
+    /// their bytes.
+    fn shed(&mut self) -> usize {
+        let bytes = self.buffers.drain(..self.fewest.div_ceil(2)).map(|buffer| buffer.capacity()).sum();
+        self.fewest = self.buffers.len();
+        bytes
+    }
+}
 
 /// Free buffers of one core.
 #[derive(Debug)]
 pub struct Pool {
-    small: Vec<Vec<u8>>,
-    large: Vec<Vec<u8>>,
+    small: Stack,
+    large: Stack,
     lists: Vec<VecDeque<SendBuf>>,
     free_bytes: usize,
     max_bytes: usize,
@@ -85,7 +112,8 @@ impl Pool {
         }
         buffer.clear();
         self.free_bytes += capacity;
-        if capacity < LARGE_BYTES { self.small.push(buffer) } else { self.large.push(buffer) }
+        let stack = if capacity < LARGE_BYTES { &mut self.small } else { &mut self.large };
+        stack.buffers.push(buffer);
     }
 
     /// An empty list for what waits to be sent.
@@ -114,9 +142,25 @@ impl Pool {
         self.free_bytes = 0;
     }
 
+    /// Whether more is kept than is worth keeping unused.
+    #[inline]
+    pub fn has_spare(&self) -> bool {
+        self.free_bytes > KEPT_BYTES
+    }
+
+    /// Frees half of what was not used since the last call.
+    pub fn shed(&mut self) {
+        self.free_bytes -= self.small.shed() + self.large.shed();
+    }
+
+    /// How many buffers are kept.
+    pub fn buffers(&self) -> usize {
+        self.small.buffers.len() + self.large.buffers.len()
+    }
+
     /// What [`free_bytes`](Self::free_bytes) should be, added up.
     pub fn capacity_kept(&self) -> usize {
-        self.small.iter().chain(&self.large).map(Vec::capacity).sum()
+        self.small.buffers.iter().chain(&self.large.buffers).map(Vec::capacity).sum()
     }
 
     /// Bytes kept.
@@ -128,6 +172,26 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_burst_left_is_let_go_and_what_is_used_is_not() {
+        let mut pool = Pool::new(1 << 20);
+        let burst: Vec<_> = (0..1_000).map(|_| pool.take(20)).collect();
+        burst.into_iter().for_each(|buffer| pool.give(buffer));
+        assert!(pool.has_spare());
+        for _ in 0..12 {
+            // As many are in use between two looks.
+            let used: Vec<_> = (0..200).map(|_| pool.take(20)).collect();
+            used.into_iter().for_each(|buffer| pool.give(buffer));
+            pool.shed();
+            assert_eq!(pool.free_bytes(), pool.capacity_kept());
+        }
+        assert_eq!(pool.buffers(), 200);
+        for _ in 0..12 {
+            pool.shed();
+        }
+        assert_eq!((pool.buffers(), pool.free_bytes()), (0, 0));
+    }
 
     #[test]
     fn a_small_buffer_that_becomes_large_is_exchanged() {

@@ -1,6 +1,6 @@
 //! What connections make a shard hold is counted, bounded and given back.
 
-use crate::peer::{Peer, binary, frame};
+use crate::peer::{Peer, binary, frame, upgrade_request};
 use crate::stage::{On, Setup, Stage};
 use ringwire::{Limits, Prepared, Publication};
 
@@ -18,6 +18,24 @@ fn send_part(peer: &mut Peer, bytes: usize) -> Vec<u8> {
 }
 
 on_every_driver! {
+    /// Buffers that hundreds needed at once are not kept for ever.
+    fn a_burst_leaves_nothing_behind(on) {
+        let stage = Stage::plain(on);
+        let request = upgrade_request("/", "");
+        let (begin, rest) = request.as_bytes().split_at(20);
+        let mut peers: Vec<_> = (0..400).map(|_| stage.peer()).collect();
+        peers.iter_mut().for_each(|peer| peer.send(begin));
+        stage.wait_metric("ringwire_busy_connections", 400);
+        for peer in &mut peers {
+            peer.send(rest);
+            peer.expect_http(101);
+        }
+        let empty = stage.metric("ringwire_receive_buffers") * u64::from(Limits::default().receive_buffer_bytes);
+        stage.until("free buffers are few", || stage.metric("ringwire_pool_bytes") <= 64 << 10);
+        stage.until("all is let go", || stage.metric("ringwire_memory_bytes") < empty + (200 << 10));
+        peers.iter_mut().for_each(|peer| peer.check_echo("unharmed"));
+    }
+
     fn what_is_half_received_is_counted_and_given_back(on) {
         let stage = with(on, Limits::default());
         let base = stage.metric("ringwire_memory_bytes");
