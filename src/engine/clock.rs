@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// One turn in so many is measured by the [`Stopwatch`].
+/// One turn of so many is measured by the [`Stopwatch`].
 const SAMPLED_TURNS: u64 = 64;
 
 #[derive(Clone, Debug)]
@@ -88,9 +88,13 @@ pub struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// Turns it on or off for the turn of that number.
+    /// Turns it on or off for the turn of that number. Which one of each 64 it is changes: where every second turn
+    /// brings a message, a fixed one might never do.
     pub fn sample(&mut self, turn: u64) {
-        self.on = turn.is_multiple_of(SAMPLED_TURNS);
+        let (round, place) = (turn / SAMPLED_TURNS, turn % SAMPLED_TURNS);
+        // Multiples of the golden ratio are far from each other, however many there are.
+        let chosen = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SAMPLED_TURNS.ilog2());
+        self.on = place == chosen;
     }
 
     /// Whether this turn is measured.
@@ -108,4 +112,24 @@ impl Stopwatch {
 /// Milliseconds as ticks, rounded up, so that no deadline is early.
 pub fn ticks(ms: u32) -> u32 {
     ms.div_ceil(TICK_MS) + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_the_rhythm_of_messages_some_are_measured() {
+        let mut stopwatch = Clock::monotonic().stopwatch();
+        for every in 1..=64 {
+            for first in 0..every {
+                let messages = (0..4_000).map(|number| first + number * every);
+                let measured = messages.filter(|&turn| {
+                    stopwatch.sample(turn);
+                    stopwatch.is_on()
+                });
+                assert!((20..=160).contains(&measured.count()), "one in {every}, from {first}");
+            }
+        }
+    }
 }

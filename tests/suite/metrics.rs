@@ -56,7 +56,7 @@ on_every_driver! {
     fn turns_and_the_handler_are_timed(on) {
         let stage = Stage::plain(on);
         let mut peer = stage.open("/");
-        for number in 0..200 {
+        for number in 0..400 {
             peer.check_echo(&number.to_string());
         }
         let page = page(&stage);
@@ -64,7 +64,7 @@ on_every_driver! {
             (page.sum("ringwire_turn_seconds_count", &[]), page.sum("ringwire_turns_total", &[]));
         assert!((counted - timed).abs() <= 1.0, "{timed} of {counted} turns");
         let handled = page.sum("ringwire_handler_seconds_count", &[]);
-        assert!(handled > 0.0 && handled < 100.0, "{handled} of 200 messages");
+        assert!(handled > 0.0 && handled < 100.0, "{handled} of 400 messages");
     }
 
     /// How long a pong takes is known from the ping's payload; what a peer makes up is not counted.
