@@ -343,6 +343,14 @@ impl<D: Driver> Driver for Checked<D> {
         self.inner.close_listeners();
     }
 
+    fn has_spare(&self) -> bool {
+        self.inner.has_spare()
+    }
+
+    fn shed(&mut self) {
+        self.inner.shed();
+    }
+
     fn waker(&self) -> Waker {
         self.inner.waker()
     }

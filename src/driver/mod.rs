@@ -206,7 +206,7 @@ pub struct DriverStats {
     pub completion_overflows: u64,
     /// `io_uring_enter` or `epoll_wait` calls.
     pub waits: u64,
-    /// Gauge: receive buffers now published or kept.
+    /// Gauge: receive buffers that hold memory.
     pub receive_buffers: u64,
     /// Gauge: the fewest receive buffers that were ever left, of [`DriverConfig::receive_buffers`].
     pub receive_buffers_low_water: u64,
@@ -326,6 +326,13 @@ pub trait Driver {
 
     /// Stops accepting for good and closes the listeners.
     fn close_listeners(&mut self);
+
+    /// Whether receive buffers hold memory that [`shed`](Self::shed) may give back, at once or when called again.
+    fn has_spare(&self) -> bool;
+
+    /// Gives back the memory of receive buffers that nothing has needed since the last call. To be called about
+    /// once a second while [`has_spare`](Self::has_spare), after a turn's events have been taken.
+    fn shed(&mut self);
 
     /// A handle by which any thread ends the current or next wait.
     fn waker(&self) -> Waker;

@@ -361,7 +361,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.progress_broadcasts();
         self.progress_drain();
         self.flush();
-        self.common.tend_spare();
+        self.tend_spare();
         self.keep_the_books();
         self.publish();
         Ok(!self.stopped)

@@ -147,7 +147,7 @@ stats! {
     busy_polls_met "counter" "ringwire_busy_polls_met_total" "Times traffic came while the shard polled instead of sleeping.",
     busy_polls_vain "counter" "ringwire_busy_polls_vain_total" "Times the shard polled for window_us, met nothing and went to sleep.",
     busy_poll_ns "counter" "ringwire_busy_poll_nanoseconds_total" "Nanoseconds polled, whether traffic came or not.",
-    receive_buffers "gauge" "ringwire_receive_buffers" "Receive buffers published or kept.",
+    receive_buffers "gauge" "ringwire_receive_buffers" "Receive buffers that hold memory.",
     direct_descriptors "gauge" "ringwire_direct_descriptors" "Connections on io_uring direct descriptors.",
 }
 

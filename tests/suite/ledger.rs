@@ -36,6 +36,16 @@ on_every_driver! {
         peers.iter_mut().for_each(|peer| peer.check_echo("unharmed"));
     }
 
+    fn receive_buffers_of_a_burst_are_let_go(on) {
+        let stage = Stage::plain(on);
+        let mut peers: Vec<_> = (0..40).map(|_| stage.open("/")).collect();
+        let message = vec![7; 60_000];
+        peers.iter_mut().for_each(|peer| peer.send(&frame(0x82, &message)));
+        peers.iter_mut().for_each(|peer| peer.expect_binary(&message));
+        stage.until("all is let go", || stage.metric("ringwire_receive_buffers") <= 1);
+        peers.iter_mut().for_each(|peer| peer.check_echo("unharmed"));
+    }
+
     fn what_is_half_received_is_counted_and_given_back(on) {
         let stage = with(on, Limits::default());
         let base = stage.metric("ringwire_memory_bytes");

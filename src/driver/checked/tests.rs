@@ -36,6 +36,12 @@ impl Driver for Scripted {
     fn send_record(&mut self, _: Token, _: u8, content: Vec<u8>) {
         self.sent.push(SendBuf::Owned(content));
     }
+    fn has_spare(&self) -> bool {
+        false
+    }
+
+    fn shed(&mut self) {}
+
     fn waker(&self) -> Waker {
         unreachable!("not asked for")
     }

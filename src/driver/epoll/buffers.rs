@@ -94,9 +94,13 @@ impl Buffers {
     /// Counts a turn; once in a while frees what the last window did not need.
     pub(super) fn turn(&mut self) {
         self.turns += 1;
-        if self.turns < WINDOW_TURNS {
-            return;
+        if self.turns >= WINDOW_TURNS {
+            self.end_window();
         }
+    }
+
+    /// Frees what was not needed since the last window ended.
+    pub(super) fn end_window(&mut self) {
         let needed = self.peak_out.max(1);
         while self.kept() > needed {
             // The front has rested the longest.

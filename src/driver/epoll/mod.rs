@@ -661,6 +661,14 @@ impl Driver for Epoll {
         self.listeners.clear();
     }
 
+    fn has_spare(&self) -> bool {
+        self.buffers.kept() > 1
+    }
+
+    fn shed(&mut self) {
+        self.buffers.end_window();
+    }
+
     fn waker(&self) -> Waker {
         Waker(self.waker.clone())
     }

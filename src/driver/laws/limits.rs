@@ -9,6 +9,8 @@ use super::*;
 on_both_drivers!(
     exhausted_leases_pause_receiving_and_nothing_else,
     more_connections_than_buffers,
+    what_a_burst_filled_is_given_back,
+    what_nobody_has_been_told_of_is_not_given_back,
     a_flood_does_not_starve_the_others,
     paused_connections_lose_nothing,
     pause_and_resume_in_every_order,
@@ -62,6 +64,50 @@ fn exhausted_leases_pause_receiving_and_nothing_else<D: Make>() {
     world.release_all();
     assert_eq!(world.driver.stats().leases_out, 0);
     drop(writer.join().unwrap());
+}
+
+fn what_a_burst_filled_is_given_back<D: Make>() {
+    let mut world = World::<D>::new();
+    let (mut peer, token) = world.pair();
+    let bytes = Noise(5).bytes(8 << 20);
+    let expected = bytes.clone();
+    world.hold = true;
+    let writer = thread::spawn(move || {
+        peer.write_all(&bytes).unwrap();
+        peer
+    });
+    world.until("filled", |world| world.held.len() > 8);
+    assert!(world.driver.has_spare());
+    world.driver.shed();
+    world.hold = false;
+    world.release_all();
+    world.until("all", |world| world.of(token).received.len() == expected.len());
+    assert!(world.of(token).received == expected);
+    let most = world.driver.stats().receive_buffers;
+    assert!(most > 1, "too tame");
+    world.until("given back", |world| {
+        world.driver.shed();
+        !world.driver.has_spare()
+    });
+    assert!(world.driver.stats().receive_buffers <= 1);
+    // What is left serves as before.
+    let mut peer = writer.join().unwrap();
+    peer.write_all(b"more").unwrap();
+    world.until("more", |world| world.of(token).received.len() == expected.len() + 4);
+    assert!(world.of(token).received.ends_with(b"more"));
+}
+
+fn what_nobody_has_been_told_of_is_not_given_back<D: Make>() {
+    let mut world = World::<D>::new();
+    let (mut peer, token) = world.pair();
+    let bytes = Noise(6).bytes(48 << 10);
+    for round in 1..=20 {
+        peer.write_all(&bytes).unwrap();
+        world.driver.turn(Some(Duration::from_secs(1))).unwrap();
+        (0..3).for_each(|_| world.driver.shed());
+        world.until("all", |world| world.of(token).received.len() == round * bytes.len());
+        assert!(world.of(token).received.ends_with(&bytes), "round {round}");
+    }
 }
 
 fn more_connections_than_buffers<D: Make>() {

@@ -385,12 +385,20 @@ impl Driver for Sim {
         }
     }
 
+    /// What it lends is of this program's own, and taken back at once.
+    fn has_spare(&self) -> bool {
+        false
+    }
+
+    fn shed(&mut self) {}
+
     fn waker(&self) -> Waker {
         Waker(Arc::clone(&self.wake))
     }
 
     fn stats(&self) -> DriverStats {
-        DriverStats { receive_buffers: self.buffers.len() as u64, ..self.stats }
+        let lent = self.buffers.len() - self.free_buffers.len();
+        DriverStats { receive_buffers: lent as u64, ..self.stats }
     }
 }
 

@@ -20,6 +20,8 @@ const MIN_SHARED: u16 = 4;
 const NARROW_BYTES: u32 = 16 << 10;
 /// A receive of so much is not short: narrow buffers would cut what comes behind it more often.
 const WIDE_FROM: u32 = 1_024;
+/// No architecture has smaller pages.
+const PAGE_BYTES: usize = 4_096;
 /// Turns that bring no need for half of what is published, before it is halved.
 const WINDOW_TURNS: u32 = 1_024;
 /// Buffers begin at different cache sets, or the heads of all messages would compete for a few.
@@ -65,6 +67,8 @@ struct Buffer {
     done: bool,
     /// Has been written to since its pages were last given back.
     touched: bool,
+    /// Has been written to since the last look for pages to give back.
+    used: bool,
 }
 
 pub(super) struct Buffers {
@@ -81,6 +85,8 @@ pub(super) struct Buffers {
     target: u16,
     /// Never published so far: `virgin..max`.
     virgin: u16,
+    /// Those that are `touched`.
+    resident: u16,
     min: u16,
     max: u16,
     in_ring: u16,
@@ -115,6 +121,7 @@ impl Buffers {
             withheld: Vec::new(),
             target: 0,
             virgin: 0,
+            resident: 0,
             min: 0,
             max,
             in_ring: 0,
@@ -163,7 +170,8 @@ impl Buffers {
         entry.set_bid(index);
         self.tail = self.tail.wrapping_add(1);
         self.in_ring += 1;
-        self.state[usize::from(index)] = Buffer { touched: true, ..Buffer::default() };
+        let buffer = &mut self.state[usize::from(index)];
+        (buffer.filled, buffer.done) = (0, false);
     }
 
     fn address(&self, index: u16) -> *mut u8 {
@@ -210,6 +218,8 @@ impl Buffers {
         buffer.filled = offset.saturating_add(len).min(self.buffer_bytes);
         buffer.leases += 1;
         self.leases += 1;
+        buffer.used = true;
+        self.resident += u16::from(!std::mem::replace(&mut buffer.touched, true));
         if len >= WIDE_FROM {
             (self.wide, self.long) = (true, true);
         }
@@ -239,23 +249,62 @@ impl Buffers {
     }
 
     fn withhold(&mut self, index: u16) {
-        let at = self.address(index) as usize;
         self.withheld.push(index);
+        self.forget(index, index + 1);
+    }
+
+    /// Gives back the pages of buffers from `first` to before `end`. They hold nothing of value, and the kernel does
+    /// not write to them meanwhile.
+    fn forget(&mut self, first: u16, end: u16) {
+        let from = (self.address(first) as usize).next_multiple_of(PAGE_BYTES);
         // Only whole pages: the edges belong to neighbours as well.
-        let first = at.next_multiple_of(4096);
-        let last = (at + self.buffer_bytes as usize) & !4095;
-        if std::mem::take(&mut self.state[usize::from(index)].touched) && first < last {
-            // SAFETY: the range lies inside this buffer, which neither the kernel nor a lease uses.
-            unsafe { libc::madvise(first as *mut libc::c_void, last - first, libc::MADV_DONTNEED) };
+        let to = (self.address(end - 1) as usize + self.buffer_bytes as usize) & !(PAGE_BYTES - 1);
+        let mut touched = 0;
+        for buffer in &mut self.state[usize::from(first)..usize::from(end)] {
+            touched += u16::from(std::mem::take(&mut buffer.touched));
+        }
+        self.resident -= touched;
+        if touched > 0 && from < to {
+            // SAFETY: the range lies inside these buffers, which neither the kernel nor a lease uses.
+            unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_DONTNEED) };
+        }
+    }
+
+    /// Whether more than the buffer that is being filled holds memory, or more is in circulation than need be.
+    pub(super) fn has_spare(&self) -> bool {
+        self.resident > 1 || self.target > self.min || (self.shared && self.wide)
+    }
+
+    /// Gives back the pages of buffers that have not been written to since the last call, and whose bytes have all
+    /// been taken. Those that are published stay so: they are empty, and the kernel finds fresh pages there.
+    ///
+    /// The kernel must not write to buffers meanwhile, and no completion may wait to be taken.
+    pub(super) fn forget_unused(&mut self) {
+        let mut first = 0;
+        for index in 0..=self.virgin {
+            let in_use = self.state.get_mut(usize::from(index)).is_none_or(|buffer| {
+                let used = std::mem::take(&mut buffer.used);
+                used || buffer.leases > 0
+            });
+            if in_use {
+                if first < index {
+                    self.forget(first, index);
+                }
+                first = index + 1;
+            }
         }
     }
 
     /// Counts a turn; after a window that needed little, fewer are kept in circulation.
     pub(super) fn turn(&mut self) {
         self.turns += 1;
-        if self.turns < WINDOW_TURNS {
-            return;
+        if self.turns >= WINDOW_TURNS {
+            self.end_window();
         }
+    }
+
+    /// Halves what is in circulation if it was not needed since the last window ended.
+    pub(super) fn end_window(&mut self) {
         if self.peak_busy < self.target / 4 && self.target > self.min {
             self.target = (self.target / 2).max(self.min);
         } else if self.shared && self.target == self.min && !self.long {
@@ -279,6 +328,11 @@ impl Buffers {
     /// Buffers the kernel can still pick.
     pub(super) fn in_ring(&self) -> u16 {
         self.in_ring
+    }
+
+    /// Buffers that hold memory.
+    pub(super) fn resident(&self) -> u16 {
+        self.resident
     }
 
     pub(super) fn leases(&self) -> u32 {
@@ -384,6 +438,42 @@ mod tests {
             assert!(buffers.grow());
         }
         assert_eq!((buffers.circulating(), published(&buffers)), (32, 64 << 10));
+    }
+
+    #[test]
+    fn what_a_burst_wrote_to_is_given_back() {
+        let mut buffers = Buffers::new(64, 16 << 10).unwrap();
+        buffers.start(true);
+        buffers.grow();
+        buffers.grow();
+        let used = 16;
+        for index in 0..used {
+            buffers.take(index, 16 << 10, true);
+            buffers.bytes(index, 0, 16 << 10).fill(1);
+            buffers.put(index);
+        }
+        // One has more to come, and one is on loan.
+        buffers.take(3, 0, true);
+        assert_eq!((buffers.resident(), buffers.circulating()), (used, used));
+        buffers.forget_unused();
+        assert_eq!(buffers.resident(), used, "used since the last look, as far as is known");
+        buffers.take(7, 0, true);
+        buffers.put(7);
+        buffers.end_window();
+        buffers.forget_unused();
+        assert_eq!(buffers.resident(), 2);
+        let kept: Vec<u16> = (0..used).filter(|&index| buffers.bytes(index, 8 << 10, 1) == [1]).collect();
+        assert_eq!(kept, [3, 7]);
+        // Between two that were given back the edge is, too.
+        assert_eq!(buffers.bytes(5, (16 << 10) - 1, 1), [0]);
+        assert!(buffers.has_spare());
+        buffers.put(3);
+        for _ in 0..3 {
+            buffers.end_window();
+            buffers.forget_unused();
+        }
+        assert_eq!(buffers.resident(), 0);
+        assert!(!buffers.has_spare());
     }
 
     #[test]

@@ -660,6 +660,14 @@ impl Driver for Uring {
         self.accepts.close(&mut self.ring);
     }
 
+    fn has_spare(&self) -> bool {
+        self.ring.buffers_ref().has_spare()
+    }
+
+    fn shed(&mut self) {
+        self.ring.shed();
+    }
+
     fn waker(&self) -> Waker {
         Waker(self.waker.clone())
     }
@@ -667,7 +675,7 @@ impl Driver for Uring {
     fn stats(&self) -> DriverStats {
         let buffers = self.ring.buffers_ref();
         DriverStats {
-            receive_buffers: buffers.circulating().into(),
+            receive_buffers: buffers.resident().into(),
             receive_buffers_low_water: buffers.low_water().into(),
             submissions: self.ring.pushed(),
             leases_out: buffers.leases().into(),

@@ -576,6 +576,16 @@ impl Ring {
         &self.lent.buffers
     }
 
+    /// Gives back memory of receive buffers that was not needed since the last call.
+    pub(super) fn shed(&mut self) {
+        // Else bytes that nobody has been told of may lie in them.
+        let is_quiet = self.is_quiet();
+        self.lent.buffers.end_window();
+        if is_quiet {
+            self.lent.buffers.forget_unused();
+        }
+    }
+
     /// Cancels everything and reaps it. Peers accepted in the meantime are closed.
     /// False if something would not end in time.
     fn quiesce(&mut self, accept_kind: u8) -> bool {
