@@ -102,11 +102,13 @@ $("chat-form").onsubmit = async (event) => {
   const text = $("chat-text").value.trim();
   if (!text) return;
   $("chat-error").textContent = "";
+  // At once: what is written until the answer comes is the next message.
+  $("chat-text").value = "";
   try {
     await client().publish("chat/" + $("room").value, { name: $("name").value, text, at: Date.now() });
-    $("chat-text").value = "";
   } catch (error) {
     $("chat-error").textContent = error.message;
+    $("chat-text").value ||= text;
   }
 };
 

@@ -133,6 +133,17 @@ check('two pages chat, and one that stands still does not hold up the other', as
   await bob.hears('Ann', 'Hi Bob');
   await bob.say('<b>Hi</b> Ann, 世界');
   await ann.hears('Bob', '<b>Hi</b> Ann, 世界');
+  // What is written before the answer to the last message comes is kept.
+  await ann.tab.evaluate(() => {
+    const text = document.getElementById('chat-text');
+    text.value = 'one';
+    document.getElementById('chat-form').requestSubmit();
+    text.value = 'two';
+  });
+  await ann.hears('Ann', 'one');
+  await ann.tab.waitForTimeout(100);
+  await ann.tab.press('#chat-text', 'Enter');
+  await bob.hears('Ann', 'two');
   const devtools = await bob.tab.context().newCDPSession(bob.tab);
   await devtools.send('Debugger.enable');
   const paused = once(devtools, 'Debugger.paused');
