@@ -6,6 +6,7 @@
 use super::deferred::Exchange;
 use super::events::event;
 use super::party::Party;
+use super::queue::JOIN_BELOW_BYTES;
 use super::receive::Outcome;
 use super::slot::{Entry, Flags};
 use crate::handler::{Accept, ConnectError, Decision, Handler, ReplyKind, Request};
@@ -227,9 +228,13 @@ impl<H: Handler> Party<'_, H> {
     /// Queues the answer to a request; tells whether the connection stays for another.
     pub(super) fn queue_response(&mut self, response: &Response, exchange: Exchange) -> bool {
         let keep_alive = exchange.keep_alive && !response.is_closing() && !self.common.draining;
-        self.append(256 + response.content().len(), |out| {
-            response.encode(out, exchange.head_only, keep_alive);
-        });
+        let body = response.sent_body(exchange.head_only);
+        if body.len() < JOIN_BELOW_BYTES {
+            self.append(256 + body.len(), |out| response.encode(out, exchange.head_only, keep_alive));
+        } else {
+            self.append(256, |out| response.encode_head(out, keep_alive));
+            self.common.share(self.slot, self.token, body);
+        }
         self.slot.since = self.common.tick;
         if !keep_alive {
             self.finishing();

@@ -231,6 +231,17 @@ impl Response {
     /// Appends the response to `out`: without the body if `head_only` (the request was HEAD), with
     /// `Connection: close` unless `keep_alive` and nothing [closes](Self::closing).
     pub fn encode(&self, out: &mut Vec<u8>, head_only: bool, keep_alive: bool) {
+        self.encode_head(out, keep_alive);
+        out.extend_from_slice(self.sent_body(head_only));
+    }
+
+    /// What follows the head.
+    pub(crate) fn sent_body(&self, head_only: bool) -> &Bytes {
+        static NONE: Bytes = Bytes::new();
+        if !head_only && self.may_have_body() { &self.body } else { &NONE }
+    }
+
+    pub(crate) fn encode_head(&self, out: &mut Vec<u8>, keep_alive: bool) {
         let status = self.status;
         self.encode_start(out);
         let connection = match (keep_alive && !self.close, status) {
@@ -246,9 +257,6 @@ impl Response {
             encode_field(out, "Content-Length", &self.body.len().to_string());
         }
         out.extend_from_slice(b"\r\n");
-        if !head_only && self.may_have_body() {
-            out.extend_from_slice(&self.body);
-        }
     }
 
     /// Appends the head of a response whose body has no end yet. It comes in chunks, or ends with the

@@ -64,6 +64,10 @@ on_every_driver! {
         peer.send(get("/hello").as_bytes());
         assert_eq!(peer.expect_http_head(200).header("Content-Length"), Some("6"));
         hello(&mut peer);
+        peer.send(b"HEAD /bytes?100000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        peer.send(get("/hello").as_bytes());
+        assert_eq!(peer.expect_http_head(200).header("Content-Length"), Some("100000"));
+        hello(&mut peer);
     }
 
     fn answers_a_pipeline_in_order(on) {

@@ -365,7 +365,7 @@ impl Handler for Service {
                 return Reply::later(visitor, milliseconds(request));
             }
             ("GET" | "HEAD", "/hello") => Response::text(200, "hello\n"),
-            ("GET", "/bytes") => {
+            ("GET" | "HEAD", "/bytes") => {
                 let bytes = request.query().unwrap().parse().unwrap();
                 Response::text(200, vec![b'x'; bytes])
             }

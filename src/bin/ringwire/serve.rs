@@ -5,7 +5,7 @@
 use crate::board::Board;
 use crate::bounds::Bounds;
 use crate::demo;
-use crate::site::{Site, info};
+use crate::site::{MetricsPage, Site, info};
 use crate::tls::{self, TlsOptions};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
@@ -140,9 +140,10 @@ pub fn run(mut options: Options) -> Result<(), Box<dyn Error>> {
     let opening = Opening::of(&server, scheme);
     let board = Arc::new(Board::new(remote.clone()));
     demo::start(board.clone())?;
+    let metrics = MetricsPage::default();
     server.run(|shard| {
         opening.shard_started(shard);
-        Site::new(remote.clone(), board.clone(), info.clone(), publish_token.clone())
+        Site::new(remote.clone(), board.clone(), info.clone(), publish_token.clone(), metrics.clone())
     })?;
     match forced.load(Ordering::SeqCst) {
         0 => Ok(()),

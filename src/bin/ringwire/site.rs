@@ -15,7 +15,7 @@ use ringwire::{
     Request, Router, SendResult, Server, Ticket, Upgrade, doctor, simd,
 };
 use serde_json::json;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 const PAGE: &str = include_str!("page.html");
 const CLIENT: &str = include_str!("ringwire.js");
@@ -71,6 +71,38 @@ fn routes() -> Router<Route> {
         .route("GET", "/head-bytes", Route::HeadBytes)
 }
 
+/// Where the text of `/metrics` is written: one buffer of the whole server's. Of 56 shards the text is 0.7 MB,
+/// and the allocator would keep twice that for each thread that has answered once.
+#[derive(Clone, Debug, Default)]
+pub struct MetricsPage(Arc<Mutex<String>>);
+
+/// A text on loan, until it has been sent.
+struct Written {
+    text: String,
+    home: MetricsPage,
+}
+
+impl MetricsPage {
+    fn write(&self, write: impl FnOnce(&mut String)) -> Bytes {
+        let mut text = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        text.clear();
+        write(&mut text);
+        Bytes::from_owner(Written { text, home: self.clone() })
+    }
+}
+
+impl AsRef<[u8]> for Written {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        *self.home.0.lock().unwrap_or_else(PoisonError::into_inner) = std::mem::take(&mut self.text);
+    }
+}
+
 #[derive(Debug)]
 pub struct Site {
     remote: Remote,
@@ -78,17 +110,23 @@ pub struct Site {
     routes: Router<Route>,
     info: Bytes,
     publish_token: Option<Arc<str>>,
+    metrics: MetricsPage,
 }
 
 impl Site {
     /// `info` is the text of `/info`.
-    pub fn new(remote: Remote, board: Arc<Board>, info: Bytes, publish_token: Option<Arc<str>>) -> Self {
-        Self { remote, board, routes: routes(), info, publish_token }
+    pub fn new(
+        remote: Remote,
+        board: Arc<Board>,
+        info: Bytes,
+        publish_token: Option<Arc<str>>,
+        metrics: MetricsPage,
+    ) -> Self {
+        Self { remote, board, routes: routes(), info, publish_token, metrics }
     }
 
     fn metrics(&self) -> Response {
-        let mut text = String::new();
-        self.remote.write_metrics(&mut text);
+        let text = self.metrics.write(|text| self.remote.write_metrics(text));
         Response::new(200).body("text/plain; version=0.0.4; charset=utf-8", text)
     }
 }
@@ -247,4 +285,23 @@ pub fn info(server: &Server, fallback: bool) -> String {
         "listen": listen,
     });
     info.to_string() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_written_where_the_last_ones_were() {
+        let page = MetricsPage::default();
+        let write = |text: &'static str| page.write(|out| out.push_str(text));
+        let first = write("the first of several");
+        let address = first.as_ptr();
+        // What has not been sent yet is left alone.
+        let second = write("second");
+        assert_eq!((&first[..], &second[..]), (&b"the first of several"[..], &b"second"[..]));
+        drop((second, first));
+        let third = write("third");
+        assert_eq!((third.as_ptr(), &third[..]), (address, &b"third"[..]));
+    }
 }
