@@ -241,6 +241,7 @@ impl Response {
         if !head_only && self.may_have_body() { &self.body } else { &NONE }
     }
 
+    /// Appends all before the body.
     pub(crate) fn encode_head(&self, out: &mut Vec<u8>, keep_alive: bool) {
         let status = self.status;
         self.encode_start(out);
