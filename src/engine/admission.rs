@@ -283,7 +283,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let response = self.common.refusal();
         let Some(mut party) = self.party(token) else { return };
         party.common.stats.http_errors.add(1);
-        party.append(256, |out| response.encode(out, false, false));
+        party.append_response(&response, false, false);
         self.finish(token);
         self.pause_accept_if_full();
     }

@@ -125,8 +125,6 @@ pub struct Common {
     pub works: Slab<Work>,
     /// Free buffers.
     pub pool: Pool,
-    /// When it is looked next for what nothing needs any more; `None` while there is nothing to look for.
-    pub spare_due: Option<Duration>,
     /// Connections with something to flush; each once (see [`Flags::DIRTY`]).
     pub dirty: Vec<Token>,
     /// Connections within TLS.

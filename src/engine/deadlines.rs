@@ -156,7 +156,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
                 // Part of a request came: say why it ends.
                 common.stats.http_errors.add(1);
                 let response = Response::text(408, "The request did not come in time.\n").closing();
-                party.append(256, |out| response.encode(out, false, false));
+                party.append_response(&response, false, false);
                 return self.finish(token);
             }
             Some(Due::Head) if slot.phase == Phase::Connecting => {

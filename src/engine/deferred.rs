@@ -178,7 +178,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let Some(mut party) = self.party(token) else { return };
         party.abandon();
         let response = Response::text(503, "The server is going away.\n").closing();
-        party.append(256, |out| response.encode(out, false, false));
+        party.append_response(&response, false, false);
         self.finish(token);
     }
 

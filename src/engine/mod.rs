@@ -210,6 +210,11 @@ pub struct Core<D: Driver, H: Handler> {
     /// Accepted by the kernel before a pause took hold: they wait for a slot.
     parked: VecDeque<(D::Socket, PeerAddr, u32)>,
     drain: Option<Drain>,
+    /// When it is looked next for what nothing needs any more; `None` while there is nothing to look for.
+    spare_due: Option<Duration>,
+    /// Turns at the last look, and looks since anything was let go.
+    spare_turns: u64,
+    spare_looks: u32,
     stopped: bool,
     handler_wait: Option<Duration>,
 }
@@ -252,7 +257,6 @@ impl<D: Driver, H: Handler> Core<D, H> {
             origin: config.origin,
             deflate: Contexts::new(config.compression),
             works: Slab::new(),
-            spare_due: None,
             dirty: Vec::new(),
             stats,
             peers: PeerTable::default(),
@@ -291,6 +295,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
             accept_paused: AcceptPause::No,
             parked: VecDeque::new(),
             drain: None,
+            spare_due: None,
+            spare_turns: 0,
+            spare_looks: 0,
             stopped: false,
             handler_wait: Some(Duration::ZERO),
         }
@@ -380,7 +387,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         };
         let settle = self.unawaited.then_some(SETTLE);
         let later = self.common.tls.next_due().map(|when| when.saturating_sub(self.clock.now()));
-        let spare = self.common.spare_due.map(|when| when.saturating_sub(self.clock.now()));
+        let spare = self.spare_due.map(|when| when.saturating_sub(self.clock.now()));
         let wait = [timers, accept, settle, later, spare, self.handler_wait].into_iter().flatten().min();
         if self.drain.is_none() && !self.common.meters.has_paused() {
             return wait;

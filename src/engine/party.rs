@@ -7,6 +7,7 @@ use super::events::event;
 use super::slot::{Flags, Phase, Slot};
 use crate::driver::Token;
 use crate::handler::{CloseReason, Conn, ConnId, Handler};
+use crate::http::Response;
 use crate::ws::Role;
 
 /// See the module's documentation.
@@ -30,6 +31,12 @@ impl<H: Handler> Party<'_, H> {
     /// Queues bytes of which there are about `expected`.
     pub fn append(&mut self, expected: usize, write: impl FnOnce(&mut Vec<u8>)) {
         self.common.append(self.slot, self.token, expected, write);
+    }
+
+    /// Queues a response. A long body goes as it is, as a frame that others are sent as well.
+    pub fn append_response(&mut self, response: &Response, head_only: bool, keep_alive: bool) {
+        self.append(256, |out| response.encode_head(out, keep_alive));
+        self.common.share(self.slot, self.token, response.sent_body(head_only));
     }
 
     /// Whether a last record of TLS is to be sent.

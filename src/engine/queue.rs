@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 
 /// A shared frame below it is joined with what stands beside it. Copying so much takes 0.6 µs where a
 /// send takes 4 (loopback, Linux 6.18); from here on the memory of those who do not keep up counts.
-pub(super) const JOIN_BELOW_BYTES: usize = 16 << 10;
+const JOIN_BELOW_BYTES: usize = 16 << 10;
 
 /// A buffer of that many bytes is not enlarged, which might copy it: a further one follows it.
 const CHAIN_FROM_BYTES: usize = 256 << 10;

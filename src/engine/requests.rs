@@ -6,7 +6,6 @@
 use super::deferred::Exchange;
 use super::events::event;
 use super::party::Party;
-use super::queue::JOIN_BELOW_BYTES;
 use super::receive::Outcome;
 use super::slot::{Entry, Flags};
 use crate::handler::{Accept, ConnectError, Decision, Handler, ReplyKind, Request};
@@ -228,13 +227,7 @@ impl<H: Handler> Party<'_, H> {
     /// Queues the answer to a request; tells whether the connection stays for another.
     pub(super) fn queue_response(&mut self, response: &Response, exchange: Exchange) -> bool {
         let keep_alive = exchange.keep_alive && !response.is_closing() && !self.common.draining;
-        let body = response.sent_body(exchange.head_only);
-        if body.len() < JOIN_BELOW_BYTES {
-            self.append(256 + body.len(), |out| response.encode(out, exchange.head_only, keep_alive));
-        } else {
-            self.append(256, |out| response.encode_head(out, keep_alive));
-            self.common.share(self.slot, self.token, body);
-        }
+        self.append_response(response, exchange.head_only, keep_alive);
         self.slot.since = self.common.tick;
         if !keep_alive {
             self.finishing();
@@ -251,7 +244,7 @@ impl<H: Handler> Party<'_, H> {
     /// the connection ends.
     pub(super) fn refuse(&mut self, response: Response) -> Next {
         self.common.stats.http_errors.add(1);
-        self.append(256 + response.content().len(), |out| response.encode(out, false, false));
+        self.append_response(&response, false, false);
         self.finishing();
         Next::Ended
     }

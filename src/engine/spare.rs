@@ -2,7 +2,8 @@
 //!
 //! Hundreds of handshakes in one turn take a buffer and a work each, some 800 bytes, and fill receive buffers, which a
 //! million silent connections then carry on their account. The contract: while more than a handful is kept, half of
-//! what was not used within a second is freed each second; what is in use is never touched.
+//! what was not used within a second is freed each second; what is in use is never touched. A busy shard looks
+//! seldom: what it needs once in a while would be freed and allocated again and again.
 
 use super::Core;
 use super::common::Common;
@@ -13,6 +14,10 @@ use std::time::Duration;
 
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
+/// A shard that makes more turns between two looks is busy.
+const BUSY_TURNS: u64 = 64;
+/// A busy shard lets go at one look in so many.
+const BUSY_LOOKS: u32 = 2;
 /// Places for works that are kept whether they are used or not.
 const KEPT_WORKS: usize = 256;
 /// A work has a buffer most of the time it lives: there are not many times more places than buffers.
@@ -22,8 +27,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// To be called at the end of every turn.
     #[inline]
     pub(super) fn tend_spare(&mut self) {
-        match self.common.spare_due {
-            None if self.has_spare() => self.common.spare_due = Some(self.common.now + PERIOD),
+        match self.spare_due {
+            None if self.has_spare() => self.spare_due = Some(self.common.now + PERIOD),
             Some(due) if due <= self.common.now => self.let_spare_go(),
             _ => {}
         }
@@ -36,12 +41,20 @@ impl<D: Driver, H: Handler> Core<D, H> {
 
     #[cold]
     fn let_spare_go(&mut self) {
+        let turns = self.common.stats.turns.get();
+        let is_busy = turns - std::mem::replace(&mut self.spare_turns, turns) > BUSY_TURNS;
+        self.spare_looks += 1;
+        if is_busy && self.spare_looks < BUSY_LOOKS {
+            self.spare_due = Some(self.common.now + PERIOD);
+            return;
+        }
+        self.spare_looks = 0;
         self.driver.shed();
         self.common.pool.shed();
         if self.common.has_spare_works() {
             self.common.works = Slab::new();
         }
-        self.common.spare_due = self.has_spare().then(|| self.common.now + PERIOD);
+        self.spare_due = self.has_spare().then(|| self.common.now + PERIOD);
     }
 }
 

@@ -39,9 +39,7 @@ impl Driver for Scripted {
     fn has_spare(&self) -> bool {
         false
     }
-
     fn shed(&mut self) {}
-
     fn waker(&self) -> Waker {
         unreachable!("not asked for")
     }
