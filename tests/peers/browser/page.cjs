@@ -49,7 +49,8 @@ async function stop(signal) {
 }
 
 const shot = (name) => page.screenshot({ path: path.join(screenshots, `page-${driver}${name}.png`) });
-const status = (text) => page.waitForSelector(`#status:has-text("${text}")`, { timeout: 15_000 });
+/// Waits longer than the page does between two attempts.
+const status = (text) => page.waitForSelector(`#status:has-text("${text}")`, { timeout: 40_000 });
 const logged = (kind, text) =>
   page.waitForSelector(`#log [data-kind="${kind}"]:has-text("${text}")`, { timeout: 5_000 });
 
@@ -331,6 +332,8 @@ if (!tls) check('a cut network is noticed by both ends, and what was missed come
   const took = said.map(({ took }) => Math.round(took));
   console.log(`cut: publishing given up after ${took} ms, noticed by all pages after ${noticed} ms, back ${back} ms after the end`);
   for (const tab of [eve.tab, fay.tab, echo]) await tab.close();
+  // Its dead ends answer nothing: a drain would wait for them.
+  line.close();
 });
 
 check("another origin's page gets 403", async () => {
