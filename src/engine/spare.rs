@@ -2,8 +2,8 @@
 //!
 //! Hundreds of handshakes in one turn take a buffer and a work each, some 800 bytes, and fill receive buffers, which a
 //! million silent connections then carry on their account. The contract: while more than a handful is kept, half of
-//! what was not used within a second is freed each second; what is in use is never touched. A busy shard looks
-//! seldom: what it needs once in a while would be freed and allocated again and again.
+//! what was not used within a second is freed each second; what is in use is never touched. A busy shard takes
+//! longer: what it needs once in a few seconds would be freed and allocated again and again.
 
 use super::Core;
 use super::common::Common;
@@ -17,7 +17,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// A shard that makes more turns between two looks is busy.
 const BUSY_TURNS: u64 = 64;
 /// A busy shard lets go at one look in so many.
-const BUSY_LOOKS: u32 = 2;
+const BUSY_LOOKS: u32 = 8;
 /// Places for works that are kept whether they are used or not.
 const KEPT_WORKS: usize = 256;
 /// A work has a buffer most of the time it lives: there are not many times more places than buffers.

@@ -31,8 +31,8 @@ on_every_driver! {
             peer.expect_http(101);
         }
         let empty = stage.metric("ringwire_receive_buffers") * u64::from(Limits::default().receive_buffer_bytes);
-        stage.until("free buffers are few", || stage.metric("ringwire_pool_bytes") <= 64 << 10);
-        stage.until("all is let go", || stage.metric("ringwire_memory_bytes") < empty + (200 << 10));
+        stage.until_at_rest("free buffers are few", || stage.metric("ringwire_pool_bytes") <= 64 << 10);
+        stage.until_at_rest("all is let go", || stage.metric("ringwire_memory_bytes") < empty + (200 << 10));
         peers.iter_mut().for_each(|peer| peer.check_echo("unharmed"));
     }
 
@@ -42,7 +42,7 @@ on_every_driver! {
         let message = vec![7; 60_000];
         peers.iter_mut().for_each(|peer| peer.send(&frame(0x82, &message)));
         peers.iter_mut().for_each(|peer| peer.expect_binary(&message));
-        stage.until("all is let go", || stage.metric("ringwire_receive_buffers") <= 1);
+        stage.until_at_rest("all is let go", || stage.metric("ringwire_receive_buffers") <= 1);
         peers.iter_mut().for_each(|peer| peer.check_echo("unharmed"));
     }
 

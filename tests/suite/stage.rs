@@ -234,14 +234,25 @@ impl Stage {
 
     /// Waits until something holds.
     #[track_caller]
-    pub fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+    pub fn until(&self, what: &str, holds: impl FnMut() -> bool) {
+        self.until_each(if self.sim().is_some() { STEP } else { Duration::from_millis(2) }, what, holds);
+    }
+
+    /// Waits until something holds, and lets the service rest meanwhile: to look at its metrics is work for it.
+    #[track_caller]
+    pub fn until_at_rest(&self, what: &str, holds: impl FnMut() -> bool) {
+        self.until_each(Duration::from_millis(300), what, holds);
+    }
+
+    #[track_caller]
+    fn until_each(&self, step: Duration, what: &str, mut holds: impl FnMut() -> bool) {
         self.settle();
         let begin = Instant::now();
         let mut waited = Duration::ZERO;
         while !holds() {
             assert!(waited < PATIENCE, "{what}: not within {PATIENCE:?}; {:?}", self.notes.lock());
-            self.pass(if self.sim().is_some() { STEP } else { Duration::from_millis(2) });
-            waited = if self.sim().is_some() { waited + STEP } else { begin.elapsed() };
+            self.pass(step);
+            waited = if self.sim().is_some() { waited + step } else { begin.elapsed() };
         }
     }
 
