@@ -169,6 +169,8 @@ impl ServerBuilder {
     }
 
     /// Chooses the driver and binds the addresses. Peers wait in the backlog until [`Server::run`].
+    /// Where somebody listens already it waits up to a second for that to end: a killed predecessor's
+    /// sockets stay for a moment.
     ///
     /// # Errors
     /// [`ServerError::Config`], [`ServerError::Driver`] or [`ServerError::Listen`].
@@ -212,7 +214,7 @@ impl ServerBuilder {
                 probe::kernel_tls().map_err(ServerError::Config)?;
             }
             let failed = |error| ServerError::Listen { addr: addr.clone(), error };
-            let (bound, local) = listen::bind_with(&addr, shards, &tcp).map_err(failed)?;
+            let (bound, local) = listen::bind_when_free(&addr, shards, &tcp).map_err(failed)?;
             for (index, (shard, mut listener)) in listeners.iter_mut().zip(bound).enumerate() {
                 if self.incoming_cpu
                     && let ListenAddr::Tcp(_) = addr

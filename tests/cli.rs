@@ -495,6 +495,25 @@ fn a_second_signal_stops_at_once() {
     }
 }
 
+/// The kernel frees the port of a killed server on io_uring after its end.
+#[test]
+fn one_that_was_killed_is_replaced_at_once() {
+    for driver in drivers() {
+        let mut server = Server::start(driver, &[]);
+        for _ in 0..5 {
+            let peers: Vec<_> = (0..20).map(|_| server.connect()).collect();
+            server.signal("KILL");
+            server.child.wait().expect("the child can be waited for");
+            let addr = server.addr.clone();
+            server = Server::spawn(&mut ringwire(&["serve", "--listen", &addr, "--driver", driver]));
+            let mut peer = Peer::open(&server, "/echo").expect("an open connection");
+            peer.send(Message::Text("again"));
+            assert_eq!(peer.read(), [Seen::Text("again".to_owned())], "{driver}");
+            drop(peers);
+        }
+    }
+}
+
 #[test]
 fn what_cannot_start_says_why_and_exits_1() {
     for driver in drivers() {

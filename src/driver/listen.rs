@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::sys;
 use crate::config::ListenAddr;
@@ -17,6 +18,11 @@ use crate::config::ListenAddr;
 /// Connections that may wait to be accepted. The kernel clamps it to `net.core.somaxconn`
 /// (4,096 by default since Linux 5.4).
 pub const BACKLOG: i32 = 4_096;
+
+/// How long [`bind_when_free`] waits for a predecessor's sockets to go.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two attempts.
+const ATTEMPT_PERIOD: Duration = Duration::from_millis(10);
 
 /// A listening socket of one shard. Dropping the last one of a Unix path removes the file.
 #[derive(Debug)]
@@ -120,6 +126,28 @@ pub fn bind_with(
         ListenAddr::Unix(path) => bind_unix(path, shards).map(|l| (l, addr.clone())),
     }
     .map_err(|error| explain(addr, error))
+}
+
+/// As [`bind_with`], but waits up to [`PATIENCE`] while somebody listens there: the kernel takes the io_uring of
+/// a killed process apart some time after it has reported the process's end (10 to 100 ms), and with it go the
+/// listeners. A supervisor that restarts at once would meet them.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_when_free(
+    addr: &ListenAddr,
+    shards: usize,
+    options: &TcpOptions,
+) -> io::Result<(Vec<Listener>, ListenAddr)> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match bind_with(addr, shards, options) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(ATTEMPT_PERIOD);
+            }
+            result => return result,
+        }
+    }
 }
 
 fn explain(addr: &ListenAddr, error: io::Error) -> io::Error {
@@ -286,6 +314,17 @@ mod tests {
             let text = error.to_string();
             assert!(text.contains(&addr.to_string()) && text.contains("choose another"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_predecessor_is_given_time_to_go() {
+        let (listeners, addr) = bind(&tcp(0), 2).unwrap();
+        let predecessor = std::thread::spawn(|| {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(listeners);
+        });
+        bind_when_free(&addr, 2, &TcpOptions::default()).unwrap();
+        predecessor.join().unwrap();
     }
 
     #[test]
