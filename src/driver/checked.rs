@@ -351,6 +351,10 @@ impl<D: Driver> Driver for Checked<D> {
         self.inner.shed();
     }
 
+    fn rest_silent(&mut self) {
+        self.inner.rest_silent();
+    }
+
     fn waker(&self) -> Waker {
         self.inner.waker()
     }

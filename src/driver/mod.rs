@@ -327,12 +327,17 @@ pub trait Driver {
     /// Stops accepting for good and closes the listeners.
     fn close_listeners(&mut self);
 
-    /// Whether receive buffers hold memory that [`shed`](Self::shed) may give back, at once or when called again.
+    /// Whether there is memory that [`shed`](Self::shed) or [`rest_silent`](Self::rest_silent) may give back, at
+    /// once or when called again.
     fn has_spare(&self) -> bool;
 
     /// Gives back the memory of receive buffers that nothing has needed since the last call. To be called about
     /// once a second while [`has_spare`](Self::has_spare), after a turn's events have been taken.
     fn shed(&mut self);
+
+    /// Takes connections that have long been silent for such that will be for longer, which may cost them less memory
+    /// and more time for the next byte. To be called about once a second while [`has_spare`](Self::has_spare).
+    fn rest_silent(&mut self) {}
 
     /// A handle by which any thread ends the current or next wait.
     fn waker(&self) -> Waker;

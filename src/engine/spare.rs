@@ -44,6 +44,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let turns = self.common.stats.turns.get();
         let is_busy = turns - std::mem::replace(&mut self.spare_turns, turns) > BUSY_TURNS;
         self.spare_looks += 1;
+        self.driver.rest_silent();
         if is_busy && self.spare_looks < BUSY_LOOKS {
             self.spare_due = Some(self.common.now + PERIOD);
             return;

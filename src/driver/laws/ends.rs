@@ -37,7 +37,7 @@ fn after_a_fin_sending_still_works<D: Make>() {
 }
 
 /// Makes close(2) send a reset.
-fn linger_zero(peer: &TcpStream) {
+pub(super) fn linger_zero(peer: &TcpStream) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let len = size_of::<libc::linger>() as libc::socklen_t;
     let at = (&raw const linger).cast();

@@ -87,6 +87,7 @@ fn what_a_burst_filled_is_given_back<D: Make>() {
     assert!(most > 1, "too tame");
     world.until("given back", |world| {
         world.driver.shed();
+        world.driver.rest_silent();
         !world.driver.has_spare()
     });
     assert!(world.driver.stats().receive_buffers <= 1);

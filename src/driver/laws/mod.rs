@@ -10,6 +10,7 @@ mod leases;
 mod limits;
 mod outbound;
 mod records;
+mod silence;
 mod soak;
 mod unawaited;
 

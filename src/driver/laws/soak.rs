@@ -71,6 +71,7 @@ fn step<D: Make>(world: &mut World<D>, peers: &mut Vec<Peer>, noise: &mut Noise)
         if dice(4) == 0 {
             world.driver.shed();
         }
+        (0..dice(24)).for_each(|_| world.driver.rest_silent());
         return;
     }
     let index = dice(peers.len());

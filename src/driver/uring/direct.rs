@@ -8,8 +8,9 @@
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 
+use super::port::Target;
 use super::port::{Orphans, UringSocket};
-use super::ring::{Ring, Target};
+use super::ring::Ring;
 use crate::driver::sys;
 
 /// At most this many places: the table costs kernel memory from the start.

@@ -1,16 +1,17 @@
 //! The completion driver: one io_uring per thread, everything a turn asks for in one system call.
 //!
-//! Receiving is one multishot request per connection into buffers that the kernel picks (see
-//! `buffers`); what the kernel is lent stays in `ring` until it is reaped. This file holds 16 bytes
-//! per connection and the rules of what follows which completion. Where few receives are armed, a
-//! connection's is cancelled before it is closed; where many are, the connection is torn down by
-//! shutdown(2), which costs 8 µs (the kernel leaves it to a worker thread) whatever the count. Cancelling
-//! costs 324 µs with a million armed, as the kernel's cancel table has at most 256 buckets.
+//! Receiving is one multishot request per connection that talks into buffers that the kernel picks (see
+//! `buffers`), and a poll for one that is silent (see `receives`); what the kernel is lent stays in
+//! `ring` until it is reaped. This file holds 16 bytes per connection and the rules of what follows which
+//! completion. Where few receives are armed, a connection's is cancelled before it is closed; where many are, the
+//! connection is torn down by shutdown(2), which costs 8 µs (the kernel leaves it to a worker thread) whatever the
+//! count. Cancelling costs 324 µs with a million armed, as the kernel's cancel table has at most 256 buckets.
 
 mod accept;
 mod buffers;
 mod direct;
 mod port;
+mod receives;
 mod records;
 mod ring;
 mod sends;
@@ -28,7 +29,7 @@ use self::accept::Accepts;
 use self::direct::Directs;
 pub use self::port::UringSocket;
 use self::port::*;
-use self::ring::{Completion, Ring, Target};
+use self::ring::{Completion, Ring};
 use self::sends::Source;
 use super::listen::Listener;
 use super::tag::{self, pack, unpack};
@@ -60,7 +61,7 @@ const NO_TOKEN: Token = Token { slot: 0, generation: 0 };
 /// for each, 4 buffers in circulation instead of 64, and none of 2,000 starvations.
 const INCREMENTAL_BUFFERS: bool = true;
 
-/// Up to so many armed receives, some 64 in each bucket of the kernel's cancel table, a receive is cancelled.
+/// Up to so many armed receives and polls, some 64 in each bucket of the kernel's cancel table, a receive is cancelled.
 const MAX_CANCELLABLE: u32 = 16_384;
 
 /// A send whose success is not reported must be taken whole at once, which a larger one hardly is.
@@ -79,8 +80,12 @@ pub struct Uring {
     /// How many of `deferred` belong to this turn.
     replay: usize,
     outcomes: VecDeque<Event<UringSocket>>,
-    /// Receives that are armed.
+    /// Receives, of any sort, and polls that are armed.
     receiving: u32,
+    /// Connections that talk: their receives are multishot.
+    talking: u32,
+    /// Of the round in which it is looked which of them are silent.
+    looks: u32,
     /// An end was asked for that may wait for an unreported send: the next turn does not sleep.
     hurries: bool,
     /// Leases are being sent: their buffers come back with the next turn.
@@ -124,6 +129,8 @@ impl Uring {
             replay: 0,
             outcomes: VecDeque::new(),
             receiving: 0,
+            talking: 0,
+            looks: 0,
             hurries: false,
             lends: false,
             share_unit_bytes: (config.max_receive_bytes_per_turn / u32::from(SHARE_UNITS)).max(1),
@@ -145,24 +152,6 @@ impl Uring {
         self.ports
             .get_mut(token.slot as usize)
             .filter(|port| port.generation == token.generation && port.in_flight > 0)
-    }
-
-    /// Arms the receive. The caller has looked at the flags.
-    fn receive(&mut self, token: Token) {
-        let port = &mut self.ports[token.slot as usize];
-        debug_assert!(!port.has(RECEIVING | CLOSING | ENDED | PAUSED));
-        port.flags |= RECEIVING;
-        port.in_flight += 1;
-        self.receiving += 1;
-        self.stats.receives_armed += 1;
-        self.ring.push_receive(port.target(), pack(RECEIVE, token));
-    }
-
-    fn cancel_receive(&mut self, token: Token) {
-        let port = &mut self.ports[token.slot as usize];
-        port.flags |= CANCELLING;
-        port.in_flight += 1;
-        self.ring.push_cancel(pack(RECEIVE, token), pack(CANCEL, token));
     }
 
     fn push_shutdown(&mut self, token: Token, how: i32) {
@@ -225,90 +214,6 @@ impl Uring {
                 None
             }
             _ => None,
-        }
-    }
-
-    fn receive_completed(&mut self, token: Token, completion: Completion) -> Option<Event<UringSocket>> {
-        let len = completion.result.max(0) as u32;
-        let lease = completion.buffer().map(|(index, more)| Lease {
-            buffer: index.into(),
-            offset: self.ring.buffers().take(index, len, more),
-            len,
-        });
-        let Some(port) = self.owner(token) else {
-            self.release_any(lease);
-            return None;
-        };
-        if completion.is_last() {
-            port.in_flight -= 1;
-            port.flags &= !RECEIVING;
-            self.receiving -= 1;
-        }
-        let port = &self.ports[token.slot as usize];
-        if port.has(CLOSING | ENDED) {
-            self.release_any(lease);
-            self.advance_close(token);
-            return None;
-        }
-        let event = match (completion.result, lease) {
-            (1.., Some(lease)) => Event::Received { token, lease },
-            (result, lease) => {
-                self.release_any(lease);
-                self.receive_ended(token, result)?
-            }
-        };
-        self.rearm(token);
-        self.share(token, event)
-    }
-
-    fn release_any(&mut self, lease: Option<Lease>) {
-        if let Some(lease) = lease {
-            self.release(lease);
-        }
-    }
-
-    /// A receive that brought no bytes: what it means for the engine, if anything.
-    fn receive_ended(&mut self, token: Token, result: i32) -> Option<Event<UringSocket>> {
-        let port = &mut self.ports[token.slot as usize];
-        match -result {
-            0 => {
-                port.flags |= ENDED;
-                Some(Event::Eof(token))
-            }
-            libc::ENOBUFS => {
-                self.stats.buffer_starvations += 1;
-                if !port.has(PAUSED) {
-                    self.starve(token);
-                }
-                None
-            }
-            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
-                self.rearm(token);
-                None
-            }
-            errno => Some(self.receive_failed(token, errno)),
-        }
-    }
-
-    /// Receives again if nothing speaks against it. A connection that had more than its share
-    /// waits with the starved: armed at once, it would take the next buffers before the others.
-    fn rearm(&mut self, token: Token) {
-        let flags = self.ports[token.slot as usize].flags;
-        if flags & (RECEIVING | PAUSED | ENDED | STARVED | CLOSING) != 0 {
-            return;
-        }
-        if flags & DEFERRED != 0 {
-            self.starve(token);
-        } else {
-            self.receive(token);
-        }
-    }
-
-    fn starve(&mut self, token: Token) {
-        let port = &mut self.ports[token.slot as usize];
-        if !port.has(STARVED) {
-            port.flags |= STARVED;
-            self.starved.push_back(token);
         }
     }
 
@@ -408,21 +313,6 @@ impl Uring {
         Some(Event::Sent { token, buf, result: outcome })
     }
 
-    fn cancel_completed(&mut self, token: Token, result: i32) {
-        let Some(port) = self.owner(token) else { return };
-        port.in_flight -= 1;
-        port.flags &= !CANCELLING;
-        // Missed it in a moment when it was running: once more, unless plans have changed.
-        if result < 0 && port.has(RECEIVING) {
-            match port.flags & (PAUSED | CLOSING) {
-                0 => {}
-                PAUSED => self.cancel_receive(token),
-                _ => self.push_shutdown(token, libc::SHUT_RDWR),
-            }
-        }
-        self.advance_close(token);
-    }
-
     fn accept_completed(&mut self, key: u32, result: i32) -> Option<Event<UringSocket>> {
         match self.accepts.completed(&mut self.ring, &mut self.directs, key, result) {
             Ok(None) => None,
@@ -437,39 +327,6 @@ impl Uring {
         let (socket, tag) = self.ring.take_connect(key)?;
         let result = if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(socket) };
         Some(Event::Connected { tag, result })
-    }
-
-    /// As many of the starved receive again as there are buffers, and more buffers are published
-    /// when these are fewer. True if some are left although there were buffers.
-    fn feed_starved(&mut self) -> bool {
-        if self.starved.is_empty() {
-            return false;
-        }
-        if usize::from(self.ring.buffers().in_ring()) < self.starved.len() {
-            self.ring.buffers().grow();
-        }
-        // Who is armed first takes what it can: those who had nothing in the last turn go first.
-        let (last, ports) = (self.turn.wrapping_sub(1), &self.ports);
-        self.starved.make_contiguous().sort_by_key(|token| {
-            let port = &ports[token.slot as usize];
-            if port.turn == last { port.share } else { 0 }
-        });
-        let mut buffers = self.ring.buffers().in_ring();
-        for _ in 0..self.starved.len() {
-            if buffers == 0 {
-                break;
-            }
-            let Some(token) = self.starved.pop_front() else { break };
-            let Some(port) = self.live(token).filter(|port| port.has(STARVED)) else { continue };
-            if port.has(DEFERRED) {
-                self.starved.push_back(token);
-                continue;
-            }
-            port.flags &= !STARVED;
-            self.rearm(token);
-            buffers -= 1;
-        }
-        buffers == 0 && self.ring.buffers().in_ring() > 0 && !self.starved.is_empty()
     }
 
     fn close_unattached(&mut self, target: Target) {
@@ -565,7 +422,7 @@ impl Driver for Uring {
         let port = &mut self.ports[slot];
         assert!(port.target == NONE && port.in_flight == 0, "the slot is taken");
         *port = Port { generation: token.generation, target: socket.into_target().pack(), ..Port::VACANT };
-        self.receive(token);
+        self.receive_once(token);
     }
 
     fn refuse(&mut self, socket: UringSocket) {
@@ -626,6 +483,8 @@ impl Driver for Uring {
     fn close(&mut self, token: Token) {
         let Some(port) = self.live(token) else { return };
         port.flags |= CLOSING;
+        self.hush(token);
+        let port = &self.ports[token.slot as usize];
         let (sends, receives) = (port.send != NONE, port.has(RECEIVING));
         let cancelling = port.has(CANCELLING);
         self.hurries |= sends;
@@ -661,7 +520,11 @@ impl Driver for Uring {
     }
 
     fn has_spare(&self) -> bool {
-        self.ring.buffers_ref().has_spare()
+        self.ring.buffers_ref().has_spare() || self.has_talking()
+    }
+
+    fn rest_silent(&mut self) {
+        self.look_for_silent();
     }
 
     fn shed(&mut self) {

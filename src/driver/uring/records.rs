@@ -5,8 +5,9 @@
 
 use std::io;
 
+use super::port::Target;
 use super::port::{ENDED, SEALED};
-use super::ring::{Ring, Target};
+use super::ring::Ring;
 use super::sends::Source;
 use super::{NONE, Uring, UringSocket};
 use crate::driver::records;

@@ -18,7 +18,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use super::buffers::{Buffers, INCREMENTAL};
-use super::port::UringSocket;
+use super::port::{Target, UringSocket};
 use super::sends::{Sending, Source, Unreported};
 use crate::driver::sys::{self, RawAddr};
 use crate::driver::{PeerAddr, SendBuf};
@@ -37,41 +37,6 @@ const MAX_SEND_BYTES: usize = 1 << 30;
 const FOREVER: Duration = Duration::from_secs(10 * 366 * 86_400);
 
 const BUFFER_GROUP: u16 = 0;
-
-/// A plain descriptor or an index into the ring's own table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
-    Plain(RawFd),
-    Direct(u32),
-}
-
-impl Target {
-    /// In 32 bits: the top one means direct.
-    pub(super) fn pack(self) -> u32 {
-        match self {
-            Self::Plain(fd) => fd as u32,
-            Self::Direct(index) => index | 1 << 31,
-        }
-    }
-
-    pub(super) fn unpack(bits: u32) -> Self {
-        if bits >> 31 == 0 { Self::Plain(bits as RawFd) } else { Self::Direct(bits & !(1 << 31)) }
-    }
-
-    fn number(self) -> Fd {
-        Fd(match self {
-            Self::Plain(fd) => fd,
-            Self::Direct(index) => index as RawFd,
-        })
-    }
-
-    fn flags(self) -> Flags {
-        match self {
-            Self::Plain(_) => Flags::empty(),
-            Self::Direct(_) => Flags::FIXED_FILE,
-        }
-    }
-}
 
 /// What the kernel says about an operation.
 #[derive(Clone, Copy, Debug)]
@@ -405,6 +370,19 @@ impl Ring {
     /// Multishot receive into the provided buffers.
     pub(super) fn push_receive(&mut self, target: Target, tag: u64) {
         let entry = opcode::RecvMulti::new(target.number(), BUFFER_GROUP).build();
+        self.push(entry.flags(target.flags()), tag);
+    }
+
+    /// The same for one time.
+    pub(super) fn push_receive_once(&mut self, target: Target, tag: u64) {
+        let entry =
+            opcode::Recv::new(target.number(), std::ptr::null_mut(), 0).buf_group(BUFFER_GROUP).build();
+        self.push(entry.flags(target.flags() | Flags::BUFFER_SELECT), tag);
+    }
+
+    /// Completes, with a result above 0 and without a buffer, when a receive would not wait.
+    pub(super) fn push_poll(&mut self, target: Target, tag: u64) {
+        let entry = opcode::PollAdd::new(target.number(), (libc::POLLIN | libc::POLLRDHUP) as u32).build();
         self.push(entry.flags(target.flags()), tag);
     }
 

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::TcpStream;
 
+use super::receives::LOOKS;
 use super::*;
 use crate::config::ListenAddr;
 
@@ -45,17 +46,68 @@ fn receive(driver: &mut Uring, peer: &mut TcpStream) -> Completion {
     }
 }
 
+/// The bytes that the peer writes, taken as the engine takes them.
+fn hear(driver: &mut Uring, peer: &mut TcpStream) {
+    peer.write_all(b"word").unwrap();
+    loop {
+        driver.turn(Some(Duration::from_secs(5))).unwrap();
+        if let Some(Event::Received { lease, .. }) = driver.next_event() {
+            return driver.release(lease);
+        }
+    }
+}
+
+#[test]
+fn a_connection_talks_from_its_second_message_until_a_round_finds_it_silent() {
+    let (mut driver, mut peer) = connected();
+    let looks = |driver: &mut Uring, count: u32| {
+        for _ in 0..count {
+            driver.look_for_silent();
+            driver.turn(Some(Duration::ZERO)).unwrap();
+            assert!(driver.next_event().is_none());
+        }
+    };
+    for _ in 0..2 {
+        hear(&mut driver, &mut peer);
+        assert!(!driver.has_talking());
+        hear(&mut driver, &mut peer);
+        assert!(driver.has_talking());
+        let armed = driver.stats().receives_armed;
+        (0..5).for_each(|_| hear(&mut driver, &mut peer));
+        assert_eq!(driver.stats().receives_armed, armed, "a multishot goes on");
+        looks(&mut driver, LOOKS);
+        assert!(driver.has_talking());
+        looks(&mut driver, LOOKS);
+        assert!(!driver.has_talking());
+        // One message in each round, as a pong is, is received by a receive of its own.
+        for _ in 0..3 {
+            let armed = driver.stats().receives_armed;
+            hear(&mut driver, &mut peer);
+            assert_eq!(driver.stats().receives_armed, armed + 1);
+            looks(&mut driver, LOOKS);
+            assert!(!driver.has_talking());
+        }
+    }
+    driver.close(TOKEN);
+    while !matches!(driver.next_event(), Some(Event::Closed(TOKEN))) {
+        driver.turn(Some(Duration::from_secs(5))).unwrap();
+    }
+    assert_eq!((driver.talking, driver.receiving), (0, 0));
+}
+
 #[test]
 fn data_that_ends_a_multishot_arms_the_next() {
     let (mut driver, mut peer) = connected();
+    (0..2).for_each(|_| hear(&mut driver, &mut peer));
+    let armed = driver.stats().receives_armed;
     let completion = receive(&mut driver, &mut peer);
-    assert!(!completion.is_last() && driver.stats().receives_armed == 1);
+    assert!(!completion.is_last() && driver.stats().receives_armed == armed);
     let Some(Event::Received { lease, .. }) = driver.completed(completion.as_last()) else {
         panic!("no bytes");
     };
     assert_eq!(driver.bytes(&lease), b"data");
     driver.release(lease);
-    assert_eq!(driver.stats().receives_armed, 2);
+    assert_eq!(driver.stats().receives_armed, armed + 1);
 }
 
 #[test]

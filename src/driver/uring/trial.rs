@@ -11,7 +11,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::ring::{Ring, Target};
+use super::port::Target;
+use super::ring::Ring;
 
 /// What was found. The mode flags themselves (`SINGLE_ISSUER`, `DEFER_TASKRUN`) and provided
 /// buffers are there when a trial returns at all.
