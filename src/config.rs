@@ -173,7 +173,7 @@ pub struct Limits {
     /// Bytes one connection may hand in per turn before the others get theirs. Default 1 MiB.
     pub max_receive_bytes_per_turn: u32,
     /// Bytes of free buffers a shard keeps for reuse. Of those beyond 64 KiB that were not used within a
-    /// second, half are freed each second; a busy shard looks each eighth second. Default 8 MiB.
+    /// second, half are freed each second; a busy shard lets go each sixteenth second. Default 8 MiB.
     pub max_pool_bytes: u32,
     /// TLS handshakes under way on one shard, some 10 KB each; beyond it connections are cut, counted by
     /// `ringwire_tls_handshakes_refused_total`. Default 4,096.

@@ -15,9 +15,9 @@ use std::time::Duration;
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
 /// A shard that makes more turns between two looks is busy.
-const BUSY_TURNS: u64 = 64;
+const BUSY_TURNS: u64 = 16;
 /// A busy shard lets go at one look in so many.
-const BUSY_LOOKS: u32 = 8;
+const BUSY_LOOKS: u32 = 16;
 /// Places for works that are kept whether they are used or not.
 const KEPT_WORKS: usize = 256;
 /// A work has a buffer most of the time it lives: there are not many times more places than buffers.
