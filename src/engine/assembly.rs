@@ -39,11 +39,12 @@ impl Assembly {
     #[cold]
     fn begin(&mut self, pool: &mut Pool, piece_bytes: usize, whole_bytes: Option<u64>) {
         self.room = header_room(whole_bytes);
-        // As it is not whole in one receive buffer, it is likely to grow. What the peer declares is
-        // believed no further than twice what it has sent.
+        // As it is not whole in one receive buffer, it is likely to grow. Beyond what is there anyway, what the
+        // peer declares is believed no further than twice what it has sent.
         let likely = usize::try_from(whole_bytes.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        let whole = self.room.saturating_add(likely);
         let wanted = self.room + likely.min(2 * piece_bytes);
-        self.bytes = pool.take(wanted);
+        self.bytes = pool.take_free(whole).unwrap_or_else(|| pool.take(wanted));
         self.bytes.resize(self.room, 0);
     }
 
@@ -86,5 +87,18 @@ pub(super) mod tests {
     fn a_declared_length_reserves_no_more_than_twice_what_came() {
         let (assembly, _) = assembled(&[&[1; 20_000]], Some(1 << 30));
         assert!(assembly.bytes.capacity() < 50_000);
+    }
+
+    #[test]
+    fn a_free_buffer_with_room_for_the_whole_is_not_grown_into() {
+        let mut pool = Pool::new(4 << 20);
+        let roomy = Vec::with_capacity(1_100_000);
+        let address = roomy.as_ptr();
+        pool.give(roomy);
+        let mut assembly = Assembly::default();
+        for _ in 0..16 {
+            assembly.push(&mut pool, &[1; 1 << 16], Some(1 << 20));
+        }
+        assert_eq!((assembly.bytes.as_ptr(), assembly.message().len()), (address, 1 << 20));
     }
 }

@@ -97,6 +97,8 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// How long a shard that goes idle keeps the buffers of its last sends at most.
 const SETTLE: Duration = Duration::from_millis(100);
+/// Timers that come due in one turn of a shard that is not large.
+const DUE_PLACES: usize = 64;
 
 /// What another thread asks of a core.
 #[derive(Debug)]
@@ -291,7 +293,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             sent: Vec::new(),
             unawaited: false,
             hurries: false,
-            due: Vec::new(),
+            due: Vec::with_capacity(DUE_PLACES),
             accept_paused: AcceptPause::No,
             parked: VecDeque::new(),
             drain: None,

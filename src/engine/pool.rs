@@ -1,7 +1,7 @@
 //! Buffers a core lends to busy connections and takes back.
 //!
-//! Two stacks, so that a one-line answer does not sit on a megabyte: the most recently used
-//! buffer, still in the cache, goes out first. What is kept is bounded in bytes; the rest is freed,
+//! Three stacks by capacity, so that a one-line answer does not sit on a megabyte: the most recently used
+//! buffer that has room, still in the cache, goes out first. What is kept is bounded in bytes; the rest is freed,
 //! and so is by and by what a burst needed and nothing since.
 
 use crate::driver::SendBuf;
@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 
 /// Capacity from which a buffer counts as large.
 const LARGE_BYTES: usize = 8 << 10;
+/// Capacity from which it counts as long.
+const LONG_BYTES: usize = 128 << 10;
 /// Capacity of a new small buffer.
 const SMALL_BYTES: usize = 512;
 /// What comes in at once is likely to be answered at its length if the first answer is no smaller part of it.
@@ -19,7 +21,25 @@ const MAX_LIST_LEN: usize = 16;
 /// Free buffers of so many bytes are kept whether they are used or not.
 const KEPT_BYTES: usize = 64 << 10;
 
-/// Buffers of one sort, and how few there were since the last look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Small,
+    Large,
+    Long,
+}
+
+impl Class {
+    #[inline]
+    fn of(capacity: usize) -> Self {
+        match capacity {
+            0..LARGE_BYTES => Self::Small,
+            LARGE_BYTES..LONG_BYTES => Self::Large,
+            _ => Self::Long,
+        }
+    }
+}
+
+/// Buffers of one class, and how few there were since the last look.
 #[derive(Debug, Default)]
 struct Stack {
     buffers: Vec<Vec<u8>>,
@@ -32,6 +52,19 @@ impl Stack {
         let buffer = self.buffers.pop();
         self.fewest = self.fewest.min(self.buffers.len());
         buffer
+    }
+
+    fn has_room(&self, wanted: usize) -> bool {
+        self.buffers.iter().any(|buffer| buffer.capacity() >= wanted)
+    }
+
+    /// The last one that has room for `wanted` bytes. If one without it were enlarged while others wait that
+    /// have it, that would go on until all are large.
+    fn pop_roomy(&mut self, wanted: usize) -> Option<Vec<u8>> {
+        let at = self.buffers.iter().rposition(|buffer| buffer.capacity() >= wanted)?;
+        let buffer = self.buffers.remove(at);
+        self.fewest = self.fewest.min(self.buffers.len());
+        Some(buffer)
     }
 
     /// Frees half of those that were not used since the last call, the longest unused first. Returns
@@ -48,6 +81,7 @@ impl Stack {
 pub struct Pool {
     small: Stack,
     large: Stack,
+    long: Stack,
     lists: Vec<VecDeque<SendBuf>>,
     free_bytes: usize,
     max_bytes: usize,
@@ -58,21 +92,46 @@ pub struct Pool {
 impl Pool {
     /// An empty pool that keeps at most `max_bytes` of free buffers.
     pub fn new(max_bytes: u32) -> Self {
-        let (small, large, lists) = Default::default();
-        Self { small, large, lists, free_bytes: 0, max_bytes: max_bytes as usize, answering_bytes: 0 }
+        let (small, large, long, lists) = Default::default();
+        Self { small, large, long, lists, free_bytes: 0, max_bytes: max_bytes as usize, answering_bytes: 0 }
     }
 
     /// An empty buffer, likely to have room for `expected` bytes.
     pub fn take(&mut self, expected: usize) -> Vec<u8> {
-        let stack = if expected < LARGE_BYTES { &mut self.small } else { &mut self.large };
-        match stack.pop() {
-            Some(buffer) => {
-                self.free_bytes -= buffer.capacity();
-                buffer
-            }
-            None if expected < LARGE_BYTES => Vec::with_capacity(SMALL_BYTES.max(expected)),
-            None => Vec::with_capacity(LARGE_BYTES),
+        let class = Class::of(expected);
+        let stack = self.stack(class);
+        let free = match class {
+            Class::Small => stack.pop(),
+            _ => stack.pop_roomy(expected).or_else(|| stack.pop()),
+        };
+        if let Some(buffer) = free {
+            self.free_bytes -= buffer.capacity();
+            return buffer;
         }
+        Vec::with_capacity(match class {
+            Class::Small => SMALL_BYTES.max(expected),
+            Class::Large => LARGE_BYTES,
+            Class::Long => expected,
+        })
+    }
+
+    /// An empty buffer that has room for `wanted` bytes, if there is one: nothing is allocated.
+    pub fn take_free(&mut self, wanted: usize) -> Option<Vec<u8>> {
+        let buffer = self.stack(Class::of(wanted)).pop_roomy(wanted)?;
+        self.free_bytes -= buffer.capacity();
+        Some(buffer)
+    }
+
+    fn stack(&mut self, class: Class) -> &mut Stack {
+        match class {
+            Class::Small => &mut self.small,
+            Class::Large => &mut self.large,
+            Class::Long => &mut self.long,
+        }
+    }
+
+    fn stacks(&self) -> [&Stack; 3] {
+        [&self.small, &self.large, &self.long]
     }
 
     /// An empty buffer for an answer of `expected` bytes and those that are likely to follow it: a buffer that
@@ -82,9 +141,9 @@ impl Pool {
         self.take(expected.max(likely))
     }
 
-    /// Makes room for `more` bytes in a buffer of this pool. One that becomes large is exchanged:
-    /// if it grew, it would come back as a large one, and the small ones would have to be allocated
-    /// again and again.
+    /// Makes room for `more` bytes in a buffer of this pool. One that comes into another class is exchanged: if
+    /// it grew, it would come back there, and the smaller ones would have to be allocated again and again.
+    /// Within its class it is as long as there are roomier ones.
     #[inline]
     pub fn make_room(&mut self, buffer: &mut Vec<u8>, more: usize) {
         if buffer.capacity() - buffer.len() < more {
@@ -94,12 +153,15 @@ impl Pool {
 
     #[cold]
     fn exchange(&mut self, buffer: &mut Vec<u8>, more: usize) {
-        let wanted = (buffer.len() + more).max(2 * buffer.capacity());
-        if wanted < LARGE_BYTES || buffer.capacity() >= LARGE_BYTES {
+        let needed = buffer.len() + more;
+        let wanted = needed.max(2 * buffer.capacity());
+        let class = Class::of(wanted);
+        let is_same = class == Class::of(buffer.capacity());
+        if is_same && (class == Class::Small || !self.stack(class).has_room(needed)) {
             return buffer.reserve(more);
         }
-        let mut roomy = self.take(wanted);
-        roomy.reserve(buffer.len() + more);
+        let mut roomy = self.take(if class == Class::of(needed) { needed } else { wanted });
+        roomy.reserve(needed);
         roomy.extend_from_slice(buffer);
         self.give(std::mem::replace(buffer, roomy));
     }
@@ -112,8 +174,7 @@ impl Pool {
         }
         buffer.clear();
         self.free_bytes += capacity;
-        let stack = if capacity < LARGE_BYTES { &mut self.small } else { &mut self.large };
-        stack.buffers.push(buffer);
+        self.stack(Class::of(capacity)).buffers.push(buffer);
     }
 
     /// An empty list for what waits to be sent.
@@ -138,7 +199,7 @@ impl Pool {
 
     /// Frees all that is kept.
     pub fn free_all(&mut self) {
-        (self.small, self.large, self.lists) = Default::default();
+        (self.small, self.large, self.long, self.lists) = Default::default();
         self.free_bytes = 0;
     }
 
@@ -150,17 +211,17 @@ impl Pool {
 
     /// Frees half of what was not used since the last call.
     pub fn shed(&mut self) {
-        self.free_bytes -= self.small.shed() + self.large.shed();
+        self.free_bytes -= self.small.shed() + self.large.shed() + self.long.shed();
     }
 
     /// How many buffers are kept.
     pub fn buffers(&self) -> usize {
-        self.small.buffers.len() + self.large.buffers.len()
+        self.stacks().iter().map(|stack| stack.buffers.len()).sum()
     }
 
     /// What [`free_bytes`](Self::free_bytes) should be, added up.
     pub fn capacity_kept(&self) -> usize {
-        self.small.buffers.iter().chain(&self.large.buffers).map(Vec::capacity).sum()
+        self.stacks().iter().flat_map(|stack| &stack.buffers).map(Vec::capacity).sum()
     }
 
     /// Bytes kept.
@@ -207,6 +268,29 @@ mod tests {
         assert_eq!(small.as_ptr(), address, "the small one is there for the next");
         pool.make_room(&mut buffer, 100);
         assert_eq!(pool.free_bytes(), 0);
+    }
+
+    #[test]
+    fn one_is_enlarged_only_where_no_other_has_room() {
+        let mut pool = Pool::new(4 << 20);
+        let capacities = [100_000, 300_000, 20_000];
+        capacities.iter().for_each(|&capacity| pool.give(Vec::with_capacity(capacity)));
+        for _ in 0..3 {
+            let mut buffer = pool.take(16_000);
+            assert!(buffer.capacity() < LONG_BYTES, "the long one is left to who needs it");
+            buffer.extend_from_slice(b"begun");
+            for wanted in [100_000, 300_000] {
+                pool.make_room(&mut buffer, wanted - 5);
+                assert_eq!((buffer.as_slice(), buffer.capacity()), (&b"begun"[..], wanted));
+                assert_eq!((pool.buffers(), pool.free_bytes()), (2, pool.capacity_kept()));
+            }
+            pool.give(buffer);
+        }
+        let roomy = pool.take_free(90_000).unwrap();
+        assert!(pool.take_free(90_000).is_none(), "the long one is for others");
+        let mut other = pool.take(90_000);
+        pool.make_room(&mut other, 90_000);
+        assert!(roomy.capacity() == 100_000 && other.capacity() >= 90_000);
     }
 
     #[test]

@@ -44,6 +44,11 @@ impl Queue {
         self.bytes
     }
 
+    /// Buffers that hold them, one at least.
+    pub fn buffers(&self) -> usize {
+        1 + self.behind.len()
+    }
+
     /// Appends what `write` writes, about `expected` bytes; tells how many it were.
     #[inline]
     pub fn append(&mut self, pool: &mut Pool, expected: usize, write: impl FnOnce(&mut Vec<u8>)) -> usize {

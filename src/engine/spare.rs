@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
 /// A shard that makes more turns between two looks is busy.
-const BUSY_TURNS: u64 = 16;
+const BUSY_TURNS: u64 = 64;
 /// A busy shard lets go at one look in so many.
 const BUSY_LOOKS: u32 = 16;
 /// Places for works that are kept whether they are used or not.

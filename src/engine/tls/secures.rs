@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// Plaintext sealed at a time: what waits behind stays as it is, shared if it is shared.
 const MAX_SEALED_BYTES: usize = 256 << 10;
+/// Room for all that and what its records add.
+const LONG_ROOM_BYTES: usize = MAX_SEALED_BYTES + MAX_SEALED_BYTES / 32;
 /// A record for a peer that heard nothing for a while: it can be opened when one segment has come.
 const SMALL_RECORD_BYTES: usize = 1_400;
 /// Bytes sent in small records after a silence: about what a fresh congestion window lets through.
@@ -361,17 +363,22 @@ impl Secures {
         if !side.connection.is_open() {
             return Ok((out, 0));
         }
-        let waiting = queue.as_ref().map_or(0, |queue| queue.bytes());
+        let (waiting, buffers) = queue.as_ref().map_or((0, 0), |queue| (queue.bytes(), queue.buffers()));
         let sealed_bytes = waiting.min(MAX_SEALED_BYTES);
         let record_bytes = side.record_bytes(tick, waiting);
-        let records = 2 + sealed_bytes / record_bytes;
-        let room = sealed_bytes + records * MAX_RECORD_OVERHEAD_BYTES;
+        // A record ends with its buffer.
+        let records = 2 + buffers + sealed_bytes / record_bytes;
+        let mut room = sealed_bytes + records * MAX_RECORD_OVERHEAD_BYTES;
+        if room > MAX_SEALED_BYTES / 2 {
+            // One size for all that is long, or a buffer would be enlarged for each that is a little longer.
+            room = room.max(LONG_ROOM_BYTES);
+        }
         if out.capacity() == 0 {
             out = pool.take(room);
         }
         pool.make_room(&mut out, room);
         side.connection.pay(&mut out)?;
-        let mut left = sealed_bytes;
+        let (mut left, begin) = (sealed_bytes, out.len());
         if let Some(queue) = queue {
             while left > 0
                 && let Some(front) = queue.front(pool)
@@ -382,6 +389,7 @@ impl Secures {
                 left -= bytes;
             }
         }
+        debug_assert!(out.len() - begin <= room, "more than there was room for");
         if finishing && waiting == sealed_bytes && !side.is_ended {
             side.connection.seal_end(side.failure.as_deref(), &mut out);
             side.is_ended = true;
