@@ -241,7 +241,7 @@ impl Stage {
     /// Waits until something holds, and lets the service rest meanwhile: to look at its metrics is work for it.
     #[track_caller]
     pub fn until_at_rest(&self, what: &str, holds: impl FnMut() -> bool) {
-        self.until_each(Duration::from_millis(900), what, holds);
+        self.until_each(Duration::from_millis(300), what, holds);
     }
 
     #[track_caller]

@@ -10,8 +10,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use super::direct::Directs;
-use super::port::Target;
-use super::port::UringSocket;
+use super::port::{Target, UringSocket};
 use super::ring::Ring;
 use super::{ACCEPT, ACCEPT_CANCEL};
 use crate::driver::epoll::accept_is_exhausted;

@@ -8,8 +8,7 @@
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 
-use super::port::Target;
-use super::port::{Orphans, UringSocket};
+use super::port::{Orphans, Target, UringSocket};
 use super::ring::Ring;
 use crate::driver::sys;
 

@@ -50,8 +50,8 @@ impl Target {
 #[derive(Clone, Copy)]
 pub(super) struct Port {
     pub(super) generation: u32,
-    /// A packed [`Target`], with [`SEALED`], [`TALKS`] and [`HEARD`]; `NONE` where vacant, and once the close of a plain one is on
-    /// its way.
+    /// A packed [`Target`], with [`SEALED`], [`TALKS`] and [`HEARD`]; `NONE` where vacant, and once the close of
+    /// a plain one is on its way.
     pub(super) target: u32,
     /// The key of the send in flight, or `NONE`.
     pub(super) send: u32,

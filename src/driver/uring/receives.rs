@@ -199,7 +199,8 @@ impl Uring {
         let Some(port) = self.owner(token) else { return };
         port.in_flight -= 1;
         port.flags &= !CANCELLING;
-        // Missed it in a moment when it was running: once more, unless plans have changed.
+        // Missed it in a moment when it was running: once more, unless plans have changed. One that was to rest is
+        // found by a later round.
         if result < 0 && port.has(RECEIVING) {
             match port.flags & (PAUSED | CLOSING) {
                 0 => self.talk(token),

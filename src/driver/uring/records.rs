@@ -5,8 +5,7 @@
 
 use std::io;
 
-use super::port::Target;
-use super::port::{ENDED, SEALED};
+use super::port::{ENDED, SEALED, Target};
 use super::ring::Ring;
 use super::sends::Source;
 use super::{NONE, Uring, UringSocket};

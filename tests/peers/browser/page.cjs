@@ -49,8 +49,7 @@ async function stop(signal) {
 }
 
 const shot = (name) => page.screenshot({ path: path.join(screenshots, `page-${driver}${name}.png`) });
-/// Waits longer than the page does between two attempts.
-const status = (text) => page.waitForSelector(`#status:has-text("${text}")`, { timeout: 40_000 });
+const status = (text) => page.waitForSelector(`#status:has-text("${text}")`, { timeout: 15_000 });
 const logged = (kind, text) =>
   page.waitForSelector(`#log [data-kind="${kind}"]:has-text("${text}")`, { timeout: 5_000 });
 
