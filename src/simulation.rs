@@ -440,7 +440,7 @@ impl<H: Handler> Simulation<H> {
             return;
         }
         let late = late.iter().map(|shard| self.threads[*shard].not_before);
-        let due = asleep.iter().filter_map(|shard| self.cores[*shard].next_due());
+        let due = asleep.iter().filter_map(|shard| self.next_due(*shard));
         let end = at_most.map(|at_most| now.saturating_add(at_most));
         if let Some(until) = late.chain(due).chain(self.net.next_due()).chain(end).min() {
             self.sleep(until);
@@ -452,7 +452,13 @@ impl<H: Handler> Simulation<H> {
         let core = &self.cores[shard];
         self.threads[shard].owed
             || core.driver().inner().has_news()
-            || core.next_due().is_some_and(|due| due <= now)
+            || self.next_due(shard).is_some_and(|due| due <= now)
+    }
+
+    /// When a shard's next turn is due if nothing wakes it before; one that has stopped only ends what it began.
+    fn next_due(&self, shard: usize) -> Option<Duration> {
+        let core = &self.cores[shard];
+        if self.threads[shard].stopped && core.is_at_rest() { None } else { core.next_due() }
     }
 
     /// Lets time pass for all shards.
@@ -461,9 +467,9 @@ impl<H: Handler> Simulation<H> {
         if let Some(shard) = self.net.wakes_in_vain(self.cores.len()) {
             self.threads[shard].owed = true;
         }
-        for (thread, core) in self.threads.iter_mut().zip(&self.cores) {
-            // Before the shards are at rest its timers have fired.
-            thread.owed |= core.next_due().is_some_and(|due| due <= until);
+        for shard in 0..self.cores.len() {
+            // Before the shards are at rest their timers have fired.
+            self.threads[shard].owed |= self.next_due(shard).is_some_and(|due| due <= until);
         }
     }
 

@@ -18,6 +18,8 @@ struct Gate {
     /// Bytes of commands that count until they have been carried out.
     held_bytes: AtomicUsize,
     max_held_bytes: usize,
+    /// The core has ended: what was left in the queue stays counted, and must not keep others from theirs.
+    ended: AtomicBool,
     waker: Waker,
 }
 
@@ -50,6 +52,12 @@ pub struct Inbox<T> {
     gate: Arc<Gate>,
 }
 
+impl<T> Drop for Inbox<T> {
+    fn drop(&mut self) {
+        self.gate.ended.store(true, Ordering::Release);
+    }
+}
+
 /// A bounded mailbox whose posts end the wait of `waker`'s driver.
 pub fn mailbox<T>(limits: &Limits, waker: Waker) -> (Mailbox<T>, Inbox<T>) {
     let (sender, receiver) = channel();
@@ -59,6 +67,7 @@ pub fn mailbox<T>(limits: &Limits, waker: Waker) -> (Mailbox<T>, Inbox<T>) {
         limit: limits.max_mailbox_commands,
         held_bytes: AtomicUsize::new(0),
         max_held_bytes: limits.max_broadcast_bytes as usize,
+        ended: AtomicBool::new(false),
         waker,
     });
     (Mailbox { queue: sender, gate: gate.clone() }, Inbox { queue: receiver, gate })
@@ -74,7 +83,7 @@ impl<T> Mailbox<T> {
     pub fn post(&self, command: T) -> Result<(), PostError> {
         if self.gate.queued.fetch_add(1, Ordering::Relaxed) >= self.gate.limit {
             self.gate.queued.fetch_sub(1, Ordering::Relaxed);
-            return Err(PostError::Full);
+            return Err(if self.has_ended() { PostError::Stopped } else { PostError::Full });
         }
         self.post_counted(command)
     }
@@ -85,13 +94,18 @@ impl<T> Mailbox<T> {
         self.post_counted(command)
     }
 
+    fn has_ended(&self) -> bool {
+        self.gate.ended.load(Ordering::Acquire)
+    }
+
     /// Makes room for a command that holds so many bytes until it has been carried out. One alone may
     /// hold more than the limit. What follows is [`post_reserved`](Self::post_reserved) or
-    /// [`cancel`](Self::cancel).
+    /// [`cancel`](Self::cancel). A core that has ended has room for anything, which it will not get.
     pub fn reserve(&self, bytes: usize) -> Result<(), PostError> {
         let held = self.gate.held_bytes.fetch_add(bytes, Ordering::Relaxed);
         let queued = self.gate.queued.fetch_add(1, Ordering::Relaxed);
-        if queued >= self.gate.limit || (held > 0 && held + bytes > self.gate.max_held_bytes) {
+        let is_full = queued >= self.gate.limit || (held > 0 && held + bytes > self.gate.max_held_bytes);
+        if is_full && !self.has_ended() {
             self.cancel(bytes);
             return Err(PostError::Full);
         }
@@ -102,7 +116,7 @@ impl<T> Mailbox<T> {
     /// ([`let_go`](Self::let_go)). One message alone may hold more than the limit.
     pub fn reserve_bytes(&self, bytes: usize) -> Result<(), PostError> {
         let held = self.gate.held_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if held > 0 && held + bytes > self.gate.max_held_bytes {
+        if held > 0 && held + bytes > self.gate.max_held_bytes && !self.has_ended() {
             self.let_go(bytes);
             return Err(PostError::Full);
         }
@@ -172,5 +186,60 @@ impl<T> Inbox<T> {
         let command = self.queue.try_recv().ok()?;
         self.gate.queued.fetch_sub(1, Ordering::Relaxed);
         Some(command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::sim::{Faults, Sim, SimNet};
+    use crate::driver::{Driver, DriverConfig};
+
+    fn small() -> (Mailbox<u32>, Inbox<u32>) {
+        let config = DriverConfig {
+            max_connections: 1,
+            receive_buffers: 1,
+            receive_buffer_bytes: 1,
+            max_receive_bytes_per_turn: 1,
+            shards_per_core: 1,
+            busy_poll: false,
+        };
+        let waker = Sim::new(&SimNet::new(0, Faults::none()), &config).waker();
+        mailbox(&Limits { max_mailbox_commands: 2, max_broadcast_bytes: 100, ..Limits::default() }, waker)
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_has_room_later() {
+        let (mailbox, inbox) = small();
+        mailbox.reserve(200).expect("one alone may be larger");
+        assert_eq!(mailbox.reserve(1), Err(PostError::Full));
+        mailbox.post_reserved(7).unwrap();
+        assert_eq!((inbox.queued(), inbox.held_bytes()), (1, 200));
+        mailbox.post(8).unwrap();
+        assert_eq!(mailbox.post(9), Err(PostError::Full));
+        assert_eq!((inbox.take(), inbox.take(), inbox.take()), (Some(7), Some(8), None));
+        inbox.let_go(200);
+        mailbox.reserve(1).unwrap();
+        mailbox.cancel(1);
+        assert_eq!((inbox.queued(), inbox.held_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_core_that_has_ended_keeps_nobody_from_posting_to_others() {
+        let (mailbox, inbox) = small();
+        mailbox.reserve(90).unwrap();
+        mailbox.post_reserved(1).unwrap();
+        mailbox.post(2).unwrap();
+        assert_eq!(
+            (mailbox.reserve(20), mailbox.reserve_bytes(20)),
+            (Err(PostError::Full), Err(PostError::Full))
+        );
+        drop(inbox);
+        for _ in 0..3 {
+            mailbox.reserve(200).expect("publications to others go on");
+            assert_eq!(mailbox.post_reserved(3), Err(PostError::Stopped));
+            mailbox.reserve_bytes(200).unwrap();
+            assert_eq!(mailbox.post(4), Err(PostError::Stopped));
+        }
     }
 }

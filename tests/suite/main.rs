@@ -61,6 +61,7 @@ mod peer;
 mod proxy;
 mod rates;
 mod remote;
+mod retained_cores_soak;
 mod service;
 mod shutdown;
 mod soak;
