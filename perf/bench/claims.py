@@ -139,9 +139,10 @@ def polling(book):
 def to_many(book):
     cell = book.results.median
     for case in TO_MANY:
-        for server in (URING, EPOLL):
-            text = f"{case}: CPU of {server} ÷ the ceiling"
-            book.ratio(12, text, cell(case, server, "cpu"), book.results.ceiling(case), 1.1)
+        book.ratio(12, f"{case}: CPU of {URING} ÷ the ceiling", cell(case, URING, "cpu"), book.results.ceiling(case), 1.1)
+        # The loop on io_uring hands over many sends in one call, which nothing on epoll can.
+        text = f"{case}: CPU of {EPOLL} ÷ the bare loop on epoll"
+        book.ratio(12, text, cell(case, EPOLL, "cpu"), cell(case, "raw fan-out epoll", "cpu"), 1.1)
         book.below(12, case, URING, PEERS, "cpu")
         book.below(12, case, URING, PEERS, "last", what="time to the last delivery")
     for server in (URING, EPOLL):
