@@ -26,6 +26,8 @@ pub(super) enum Due {
     Comment,
     Linger,
     Lifetime,
+    /// Whether a pong has come.
+    Look,
     End(Deadline),
 }
 
@@ -60,7 +62,8 @@ pub(super) fn nearest(common: &Common, index: u32, slot: &Slot) -> Option<(i32, 
         // Signs of life lie unread while receiving is paused; `write_ms` watches such a peer.
         Phase::Open if slot.flags.has(Flags::PAUSED) => None,
         Phase::Open if slot.flags.has(Flags::PING_SENT) => {
-            left(slot.since, deadlines.pong_ms, Due::End(Deadline::Pong))
+            let end = left(slot.since, deadlines.pong_ms, Due::End(Deadline::Pong));
+            [end, look_for_pong(common, index, slot)].into_iter().flatten().min_by_key(|(left, _)| *left)
         }
         Phase::Open if deadlines.idle_ms == 0 => None,
         Phase::Open => {
@@ -82,6 +85,15 @@ pub(super) fn nearest(common: &Common, index: u32, slot: &Slot) -> Option<(i32, 
         .filter(|_| ages)
         .map(|end| (end.wrapping_sub(common.tick) as i32, Due::Lifetime));
     [write, state, assembly, lifetime].into_iter().flatten().min_by_key(|(left, _)| *left)
+}
+
+/// A pong moves no timer. So that the next ping comes in time, it is looked for one when that is due, and where
+/// there is none then, once each `idle_ms`.
+fn look_for_pong(common: &Common, index: u32, slot: &Slot) -> Option<(i32, Due)> {
+    let idle = ticks(common.deadlines.idle_ms) as i32;
+    let ahead = common.heartbeat.due(index, slot.since).wrapping_sub(common.tick) as i32;
+    let past = common.tick.wrapping_sub(slot.since) as i32;
+    (idle > 0).then(|| (if ahead > 0 { ahead } else { idle - past % idle }, Due::Look))
 }
 
 /// A number below `bound`, far from those of other slots.
@@ -140,7 +152,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
         let due = nearest(common, token.slot, slot).filter(|(left, _)| *left <= 0).map(|(_, due)| due);
         match due {
-            None => {}
+            None | Some(Due::Look) => {}
             Some(Due::Ping) => common.ping_idle(slot, token),
             Some(Due::Lifetime) => {
                 common.stats.lifetimes_ended.add(1);

@@ -66,16 +66,33 @@ on_every_driver! {
         stage.wait_metric("ringwire_connections", 0);
     }
 
-    /// A pong that comes at once counts as well as one that comes late.
+    /// A pong that comes at once counts as well as one that comes late. The next ping comes in time, however
+    /// long a pong may take.
     fn keeps_who_answers_pings(on) {
-        let stage = with(on, Deadlines { idle_ms: 60, pong_ms: 1_000, ..Deadlines::default() });
-        let mut peer = stage.open("/?tag=a");
-        for _ in 0..20 {
-            let payload = peer.expect_ping();
-            peer.send(&frame(0x8a, &payload));
+        for pong_ms in [1_000, 120_000, 0] {
+            let stage = with(on, Deadlines { idle_ms: 60, pong_ms, ..Deadlines::default() });
+            let mut peer = stage.open("/?tag=a");
+            for _ in 0..20 {
+                let payload = peer.expect_ping();
+                peer.send(&frame(0x8a, &payload));
+            }
+            peer.check_echo("alive");
+            assert_eq!(stage.notes.of("a"), ["upgrade", "open"]);
         }
-        peer.check_echo("alive");
-        assert_eq!(stage.notes.of("a"), ["upgrade", "open"]);
+    }
+
+    /// Nor is anybody asked again who has not answered yet.
+    fn waits_for_a_pong_as_long_as_it_may_take(on) {
+        let stage = with(on, Deadlines { idle_ms: 60, pong_ms: 600, ..Deadlines::default() });
+        let mut peer = stage.open("/?tag=late");
+        let payload = peer.expect_ping();
+        stage.pass(ms(300));
+        assert_eq!(stage.metric("ringwire_pings_sent_total"), 1);
+        peer.send(&frame(0x8a, &payload));
+        peer.expect_ping();
+        assert_eq!(stage.metric("ringwire_pings_sent_total"), 2);
+        peer.expect_end();
+        assert_eq!(stage.closed("late")[2], "close Timeout(Pong)");
     }
 
     /// Any sign of life is one, and only silence is asked.
