@@ -45,7 +45,7 @@ pub fn watch(epoll: i32, fd: i32) {
     unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) };
 }
 
-fn accept(epoll: i32, listener: i32, answered: &mut Vec<bool>) {
+pub fn accept(epoll: i32, listener: i32, answered: &mut Vec<bool>) {
     loop {
         let (no_address, flags) = (std::ptr::null_mut(), libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
         // SAFETY: no address is asked for.

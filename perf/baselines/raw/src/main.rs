@@ -4,6 +4,7 @@
 //! `baseline-raw uring PORT [BUFFERS] [BYTES]` receives multishot into a provided-buffer ring and
 //! sends out of the very buffers, one system call per turn.
 //! `baseline-raw handshake PORT` answers an opening and a closing handshake without reading them.
+//! `baseline-raw heartbeat PORT [MS]` pings every connection once in so many milliseconds (4,000).
 //! `baseline-raw broadcast-epoll|broadcast-uring PORT` sends whatever arrives to every socket.
 //! `baseline-raw fanout-epoll|fanout-uring PORT` does so with the messages of WebSocket clients.
 #![allow(unsafe_code, reason = "system calls, and memory shared with the kernel")]
@@ -11,10 +12,12 @@
 mod broadcast;
 mod epoll;
 mod handshake;
+mod heartbeat;
 mod uring;
 
 use broadcast::Wire;
 use std::net::TcpListener;
+use std::time::Duration;
 
 fn main() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -28,11 +31,12 @@ fn main() -> std::io::Result<()> {
         "epoll" => epoll::run(&listener),
         "uring" => uring::run(&listener, number().unwrap_or(1_024) as u16, number().unwrap_or(64 << 10)),
         "handshake" => handshake::run(&listener),
+        "heartbeat" => heartbeat::run(&listener, Duration::from_millis(number().unwrap_or(4_000).into())),
         "broadcast-epoll" => broadcast::epoll(&listener, Wire::Bare),
         "broadcast-uring" => broadcast::uring(&listener, Wire::Bare),
         "fanout-epoll" => broadcast::epoll(&listener, Wire::Frames),
         "fanout-uring" => broadcast::uring(&listener, Wire::Frames),
-        _ => panic!("epoll, uring, handshake, or broadcast or fanout with -epoll or -uring"),
+        _ => panic!("epoll, uring, handshake, heartbeat, or broadcast or fanout with -epoll or -uring"),
     }
 }
 
