@@ -115,9 +115,13 @@ impl Pool {
         })
     }
 
-    /// An empty buffer that has room for `wanted` bytes, if there is one: nothing is allocated.
+    /// An empty buffer that has room for `wanted` bytes, if they are many and there is one: nothing is allocated.
     pub fn take_free(&mut self, wanted: usize) -> Option<Vec<u8>> {
-        let buffer = self.stack(Class::of(wanted)).pop_roomy(wanted)?;
+        let class = Class::of(wanted);
+        if class == Class::Small {
+            return None;
+        }
+        let buffer = self.stack(class).pop_roomy(wanted)?;
         self.free_bytes -= buffer.capacity();
         Some(buffer)
     }

@@ -14,7 +14,7 @@ use ringwire::{
     Request, Shard, Subscribe, TopicError, Upgrade,
 };
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -73,7 +73,8 @@ struct World {
     /// What handlers are to publish in their next turn, by shard.
     asks: HashMap<usize, Vec<Line>>,
     numbers: u64,
-    full: u64,
+    /// For which there was no room: nobody gets them.
+    refused: HashSet<u64>,
 }
 
 impl World {
@@ -91,10 +92,10 @@ impl World {
         record.floor = topics.filter_map(|topic| Some((topic, *self.known.get(&(shard, topic))?))).collect();
     }
 
-    fn published(&mut self, result: Result<(), TopicError>) {
+    fn published(&mut self, line: Line, result: Result<(), TopicError>) {
         if let Err(error) = result {
             assert_eq!(error, TopicError::Full);
-            self.full += 1;
+            self.refused.insert(line.number);
         }
     }
 }
@@ -141,7 +142,7 @@ impl Handler for Service {
         for line in world.asks.remove(&self.shard).unwrap_or_default() {
             let message = line.message(20);
             let result = shard.publish_with(line.publication(&message));
-            world.published(result);
+            world.published(line, result);
         }
         None
     }
@@ -158,7 +159,7 @@ struct Tally {
     followed: AtomicU64,
     skipped: AtomicU64,
     floors: AtomicU64,
-    full: AtomicU64,
+    refused: AtomicU64,
     goodbyes: AtomicU64,
     after_drain: AtomicU64,
     fresh: AtomicU64,
@@ -290,7 +291,7 @@ impl Run {
                     let line = self.world.borrow_mut().next(publisher, &mut self.rng);
                     let message = line.message(self.rng.below(200) as usize);
                     let result = self.remotes[publisher as usize].publish_with(line.publication(&message));
-                    self.world.borrow_mut().published(result);
+                    self.world.borrow_mut().published(line, result);
                 }
             }
             _ => {}
@@ -415,6 +416,8 @@ impl Run {
                     course.extend(&heard[last.map_or(heard.len(), |last| last + 1)..]);
                 }
                 assert_in_order(&course);
+                let refused = course.iter().find(|line| world.refused.contains(&line.number));
+                assert!(refused.is_none(), "{refused:?} was refused");
                 for number in others {
                     let record = &world.records[number];
                     let context = || format!("connection {number}, {record:?}, of {course:#?}");
@@ -422,7 +425,7 @@ impl Run {
                 }
             }
         }
-        add(&tally.full, world.full as usize);
+        add(&tally.refused, world.refused.len());
     }
 }
 
@@ -517,8 +520,8 @@ fn last_values_and_goodbyes_on_several_cores() {
     println!("{tally:?}");
     if number("RINGWIRE_SOAK_SEED").is_none() && seeds >= SEEDS {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Tally { last_values, followed, skipped, floors, full, goodbyes, after_drain, fresh } = &tally;
-        let rare = [last_values, followed, skipped, floors, full, goodbyes, after_drain, fresh];
+        let Tally { last_values, followed, skipped, floors, refused, goodbyes, after_drain, fresh } = &tally;
+        let rare = [last_values, followed, skipped, floors, refused, goodbyes, after_drain, fresh];
         assert!(rare.into_iter().all(|counter| read(counter) > seeds), "{tally:?}");
     }
 }

@@ -68,6 +68,10 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().receive_buffer_bytes, value_parser = clap::value_parser!(u32).range(1_024..=16 << 20))]
     receive_buffer_bytes: u32,
 
+    /// How long a connection may take until its request is whole, in milliseconds; 0 waits for ever.
+    #[arg(long, value_name = "MS", default_value_t = Deadlines::default().head_ms)]
+    head_ms: u32,
+
     /// Silence on a connection before it is pinged, in milliseconds; 0 never pings.
     #[arg(long, value_name = "MS", default_value_t = Deadlines::default().idle_ms)]
     idle_ms: u32,
@@ -161,6 +165,7 @@ fn builder(options: Options) -> Result<ServerBuilder, Box<dyn Error>> {
         ..Limits::default()
     };
     let deadlines = Deadlines {
+        head_ms: options.head_ms,
         idle_ms: options.idle_ms,
         pong_ms: options.pong_ms,
         drain_ms: options.drain_ms,
