@@ -63,7 +63,11 @@ pub(super) fn nearest(common: &Common, index: u32, slot: &Slot) -> Option<(i32, 
         Phase::Open if slot.flags.has(Flags::PAUSED) => None,
         Phase::Open if slot.flags.has(Flags::PING_SENT) => {
             let end = left(slot.since, deadlines.pong_ms, Due::End(Deadline::Pong));
-            [end, look_for_pong(common, index, slot)].into_iter().flatten().min_by_key(|(left, _)| *left)
+            let look = (deadlines.idle_ms > 0).then(|| {
+                let tick = common.heartbeat.look(index, slot.since, common.tick);
+                (tick.wrapping_sub(common.tick) as i32, Due::Look)
+            });
+            [end, look].into_iter().flatten().min_by_key(|(left, _)| *left)
         }
         Phase::Open if deadlines.idle_ms == 0 => None,
         Phase::Open => {
@@ -85,15 +89,6 @@ pub(super) fn nearest(common: &Common, index: u32, slot: &Slot) -> Option<(i32, 
         .filter(|_| ages)
         .map(|end| (end.wrapping_sub(common.tick) as i32, Due::Lifetime));
     [write, state, assembly, lifetime].into_iter().flatten().min_by_key(|(left, _)| *left)
-}
-
-/// A pong moves no timer. So that the next ping comes in time, it is looked for one when that is due, and where
-/// there is none then, once each `idle_ms`.
-fn look_for_pong(common: &Common, index: u32, slot: &Slot) -> Option<(i32, Due)> {
-    let idle = ticks(common.deadlines.idle_ms) as i32;
-    let ahead = common.heartbeat.due(index, slot.since).wrapping_sub(common.tick) as i32;
-    let past = common.tick.wrapping_sub(slot.since) as i32;
-    (idle > 0).then(|| (if ahead > 0 { ahead } else { idle - past % idle }, Due::Look))
 }
 
 /// A number below `bound`, far from those of other slots.

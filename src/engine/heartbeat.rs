@@ -71,6 +71,16 @@ impl Heartbeat {
         latest.wrapping_sub(latest.wrapping_sub(phase) % self.period)
     }
 
+    /// When to look, after the tick `now`, whether the ping of the tick `sent` has been answered, as a pong moves no
+    /// timer: when the next ping would be due, and then once in each `idle_ms`, which must not be 0.
+    pub fn look(&self, slot: u32, sent: u32, now: u32) -> u32 {
+        let next = self.due(slot, sent);
+        if next.wrapping_sub(now) as i32 > 0 {
+            return next;
+        }
+        now.wrapping_add(self.idle - now.wrapping_sub(sent) % self.idle)
+    }
+
     /// By how much a ping may come early, in ticks.
     pub fn spread(&self) -> u32 {
         self.period
@@ -103,6 +113,19 @@ mod tests {
         let heartbeat = Heartbeat::new(500, 1);
         assert_eq!(heartbeat.due(7, 1_000), 1_000 + ticks(500));
         assert_eq!(heartbeat.due(7, u32::MAX), ticks(500) - 1);
+    }
+
+    #[test]
+    fn an_answer_is_looked_for_when_the_next_ping_is_due_and_then_again() {
+        for idle_ms in [500, 170_000] {
+            let (heartbeat, idle) = (Heartbeat::new(idle_ms, 3), ticks(idle_ms));
+            for sent in [0, 77_777, u32::MAX - 5] {
+                let next = heartbeat.due(7, sent);
+                assert_eq!(heartbeat.look(7, sent, sent), next);
+                assert_eq!(heartbeat.look(7, sent, next.wrapping_sub(1)), next);
+                assert_eq!(heartbeat.look(7, sent, sent.wrapping_add(idle)), sent.wrapping_add(2 * idle));
+            }
+        }
     }
 
     #[test]

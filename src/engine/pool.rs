@@ -54,10 +54,6 @@ impl Stack {
         buffer
     }
 
-    fn has_room(&self, wanted: usize) -> bool {
-        self.buffers.iter().any(|buffer| buffer.capacity() >= wanted)
-    }
-
     /// The last one that has room for `wanted` bytes. If one without it were enlarged while others wait that
     /// have it, that would go on until all are large.
     fn pop_roomy(&mut self, wanted: usize) -> Option<Vec<u8>> {
@@ -98,13 +94,11 @@ impl Pool {
 
     /// An empty buffer, likely to have room for `expected` bytes.
     pub fn take(&mut self, expected: usize) -> Vec<u8> {
+        if let Some(buffer) = self.take_free(expected) {
+            return buffer;
+        }
         let class = Class::of(expected);
-        let stack = self.stack(class);
-        let free = match class {
-            Class::Small => stack.pop(),
-            _ => stack.pop_roomy(expected).or_else(|| stack.pop()),
-        };
-        if let Some(buffer) = free {
+        if let Some(buffer) = self.stack(class).pop() {
             self.free_bytes -= buffer.capacity();
             return buffer;
         }
@@ -147,7 +141,7 @@ impl Pool {
 
     /// Makes room for `more` bytes in a buffer of this pool. One that comes into another class is exchanged: if
     /// it grew, it would come back there, and the smaller ones would have to be allocated again and again.
-    /// Within its class it is as long as there are roomier ones.
+    /// Within its class it is as long as there are roomier ones, but for small ones.
     #[inline]
     pub fn make_room(&mut self, buffer: &mut Vec<u8>, more: usize) {
         if buffer.capacity() - buffer.len() < more {
@@ -159,12 +153,11 @@ impl Pool {
     fn exchange(&mut self, buffer: &mut Vec<u8>, more: usize) {
         let needed = buffer.len() + more;
         let wanted = needed.max(2 * buffer.capacity());
-        let class = Class::of(wanted);
-        let is_same = class == Class::of(buffer.capacity());
-        if is_same && (class == Class::Small || !self.stack(class).has_room(needed)) {
-            return buffer.reserve(more);
-        }
-        let mut roomy = self.take(if class == Class::of(needed) { needed } else { wanted });
+        let mut roomy = match self.take_free(needed) {
+            Some(roomy) => roomy,
+            None if Class::of(wanted) == Class::of(buffer.capacity()) => return buffer.reserve(more),
+            None => self.take(wanted),
+        };
         roomy.reserve(needed);
         roomy.extend_from_slice(buffer);
         self.give(std::mem::replace(buffer, roomy));
