@@ -83,7 +83,7 @@ on_every_driver! {
 
     /// Nor is anybody asked again who has not answered yet.
     fn waits_for_a_pong_as_long_as_it_may_take(on) {
-        let stage = with(on, Deadlines { idle_ms: 60, pong_ms: 600, ..Deadlines::default() });
+        let stage = with(on, Deadlines { idle_ms: 60, pong_ms: 2_000, ..Deadlines::default() });
         let mut peer = stage.open("/?tag=late");
         let payload = peer.expect_ping();
         stage.pass(ms(300));

@@ -20,6 +20,16 @@ impl Listener {
         }
     }
 
+    /// It stops reading, or reads again.
+    pub fn toggle_reading(&mut self) {
+        self.reads = !self.reads;
+        match &mut self.peer {
+            Some(peer) if self.reads => peer.start_reading(),
+            Some(peer) => peer.stop_reading(),
+            None => {}
+        }
+    }
+
     /// It goes.
     pub fn reset(&mut self) {
         self.read();

@@ -262,15 +262,7 @@ impl Run {
                 self.tell(chosen, filter);
             }
             (5, Some(chosen)) => self.subscribe(chosen),
-            (6 | 7, Some(chosen)) => {
-                let listener = &mut self.listeners[chosen];
-                listener.reads = !listener.reads;
-                match &mut listener.peer {
-                    Some(peer) if listener.reads => peer.start_reading(),
-                    Some(peer) => peer.stop_reading(),
-                    None => {}
-                }
-            }
+            (6 | 7, Some(chosen)) => self.listeners[chosen].toggle_reading(),
             (8, Some(chosen)) if self.rng.permille(400) => {
                 let listener = &mut self.listeners[chosen];
                 match (self.rng.below(2), &mut listener.peer) {

@@ -432,15 +432,7 @@ impl Run {
                 let orders = text(&orders(&mut self.rng));
                 self.listeners[chosen].peer.iter_mut().for_each(|peer| peer.write(&orders));
             }
-            (16..18, Some(chosen)) => {
-                let listener = &mut self.listeners[chosen];
-                listener.reads = !listener.reads;
-                match &mut listener.peer {
-                    Some(peer) if listener.reads => peer.start_reading(),
-                    Some(peer) => peer.stop_reading(),
-                    None => {}
-                }
-            }
+            (16..18, Some(chosen)) => self.listeners[chosen].toggle_reading(),
             (18, Some(chosen)) if self.rng.permille(500) => self.go(chosen),
             (19..24, _) => self.publish(),
             (24, _) => self.subscribe(),

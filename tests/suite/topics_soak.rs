@@ -318,15 +318,7 @@ fn run(seed: u64, tally: &Tally) {
                     peer.write(&text(&orders(&mut rng)));
                 }
             }
-            15..18 if !listeners.is_empty() && rng.permille(700) => {
-                let listener = &mut listeners[chosen];
-                listener.reads = !listener.reads;
-                match &mut listener.peer {
-                    Some(peer) if listener.reads => peer.start_reading(),
-                    Some(peer) => peer.stop_reading(),
-                    None => {}
-                }
-            }
+            15..18 if !listeners.is_empty() && rng.permille(700) => listeners[chosen].toggle_reading(),
             18 if !listeners.is_empty() && rng.permille(300) => {
                 if let Some(id) = world.borrow().records[chosen].id.filter(|_| rng.permille(500)) {
                     simulation.remote().close(id, CloseCode(4001), "").unwrap();
