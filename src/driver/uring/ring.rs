@@ -279,6 +279,12 @@ impl Ring {
         self.pushed
     }
 
+    /// Operations whose last completion has not been taken.
+    #[cfg(test)]
+    pub(super) fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
     /// Completions waiting now.
     pub(super) fn completions(&mut self) -> usize {
         self.ring.completion().len()
@@ -584,7 +590,7 @@ impl Ring {
             }
             while self.pop_unreported().is_some() {}
             idle_rounds = if self.in_flight < before { 0 } else { idle_rounds + 1 };
-            let failed = self.in_flight > 0 && self.enter(Some(Duration::from_millis(10))).is_err();
+            let failed = self.in_flight > 0 && self.enter(Some(QUIESCE_ROUND)).is_err();
             if failed || idle_rounds == QUIESCE_ROUNDS {
                 return false;
             }
@@ -593,8 +599,9 @@ impl Ring {
     }
 }
 
-/// Rounds of 10 ms in which nothing ends, after which a drop no longer waits for the kernel.
-const QUIESCE_ROUNDS: u32 = 100;
+/// Rounds in which nothing ends, after which a drop no longer waits for the kernel.
+pub(super) const QUIESCE_ROUNDS: u32 = 100;
+pub(super) const QUIESCE_ROUND: Duration = Duration::from_millis(10);
 
 impl Drop for Ring {
     fn drop(&mut self) {

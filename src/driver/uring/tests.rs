@@ -9,19 +9,24 @@ use crate::config::ListenAddr;
 
 const TOKEN: Token = Token { slot: 0, generation: 7 };
 
-/// A driver with one connection, and its peer.
-fn connected() -> (Uring, TcpStream) {
-    let config = DriverConfig {
-        max_connections: 8,
-        receive_buffers: 8,
-        receive_buffer_bytes: 4_096,
-        max_receive_bytes_per_turn: 65_536,
-        shards_per_core: 1,
-        busy_poll: false,
-    };
+const CONFIG: DriverConfig = DriverConfig {
+    max_connections: 8,
+    receive_buffers: 8,
+    receive_buffer_bytes: 4_096,
+    max_receive_bytes_per_turn: 65_536,
+    shards_per_core: 1,
+    busy_poll: false,
+};
+
+fn listening(config: &DriverConfig) -> (Uring, SocketAddr) {
     let (listeners, addr) = super::super::listen::bind(&"127.0.0.1:0".parse().unwrap(), 1).unwrap();
     let ListenAddr::Tcp(addr) = addr else { unreachable!("a TCP address") };
-    let mut driver = Uring::new(&config, listeners).unwrap();
+    (Uring::new(config, listeners).unwrap(), addr)
+}
+
+/// A driver with one connection, and its peer.
+fn connected() -> (Uring, TcpStream) {
+    let (mut driver, addr) = listening(&CONFIG);
     let peer = TcpStream::connect(addr).unwrap();
     loop {
         driver.turn(Some(Duration::from_secs(5))).unwrap();
@@ -108,6 +113,31 @@ fn data_that_ends_a_multishot_arms_the_next() {
     assert_eq!(driver.bytes(&lease), b"data");
     driver.release(lease);
     assert_eq!(driver.stats().receives_armed, armed + 1);
+    // The first of the two goes on in truth.
+    driver.ports[0].in_flight += 1;
+    driver.receiving += 1;
+}
+
+#[test]
+fn a_drop_leaves_nothing_to_the_cancel_of_everything() {
+    let config = DriverConfig { max_connections: 512, ..CONFIG };
+    let (mut driver, addr) = listening(&config);
+    let peers: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    let mut attached = 0;
+    while attached < 300 {
+        driver.turn(Some(Duration::from_secs(5))).unwrap();
+        while let Some(event) = driver.next_event() {
+            if let Event::Accepted { socket, .. } = event {
+                driver.attach(Token { slot: attached, generation: 1 }, socket);
+                attached += 1;
+            }
+        }
+    }
+    driver.end_connections();
+    assert!(driver.ring.in_flight() <= 2, "the eventfd's read, and a cancel of the accept");
+    for mut peer in peers {
+        assert_eq!(std::io::Read::read(&mut peer, &mut [0]).unwrap(), 0);
+    }
 }
 
 #[test]
