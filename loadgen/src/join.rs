@@ -26,8 +26,8 @@ const TELL: Duration = Duration::from_millis(50);
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long the conductor waits for processes to join.
 const GATHER: Duration = Duration::from_secs(120);
-/// A joined process closes its connections within this time.
-const FAREWELL: Duration = Duration::from_secs(150);
+/// A joined process closes its connections within this time: a million inside user-mode Linux.
+const FAREWELL: Duration = Duration::from_secs(400);
 /// Comparisons of clocks, of which the quickest counts.
 const CLOCK_LOOKS: u32 = 16;
 
