@@ -5,7 +5,7 @@
 
 use ringwire::sim::{SimPeer, Simulation};
 use ringwire::ws::client::ClientHandshake;
-use ringwire::ws::{DecodeLimits, Item, Kind, Role, Session, encode_message};
+use ringwire::ws::{CloseCode, DecodeLimits, Item, Kind, Role, Session, encode_close, encode_message};
 use ringwire::{Conn, Handler, Message, Request, Upgrade};
 use std::hint::black_box;
 
@@ -18,6 +18,8 @@ enum Case {
     Encode(Vec<u8>, Option<[u8; 4]>),
     /// Echoes of so many messages in one turn.
     Turn(Vec<u8>, usize),
+    /// Connections that open, as a browser opens one, and close.
+    Handshakes,
 }
 
 fn case(name: &str) -> Option<Case> {
@@ -35,6 +37,7 @@ fn case(name: &str) -> Option<Case> {
         "turn/1x20" => Case::Turn(ascii(20), 1),
         "turn/128x20" => Case::Turn(ascii(20), 128),
         "turn/1x16384" => Case::Turn(ascii(16_384), 1),
+        "turn/handshake" => Case::Handshakes,
         _ => return None,
     })
 }
@@ -52,6 +55,7 @@ const CASES: &[&str] = &[
     "turn/1x20",
     "turn/128x20",
     "turn/1x16384",
+    "turn/handshake",
 ];
 
 struct Echo;
@@ -75,6 +79,7 @@ fn run(case: &Case, rounds: usize) -> usize {
         Case::Decode(kind, payload) => decode(*kind, payload, rounds),
         Case::Encode(payload, mask) => encode(payload, *mask, rounds),
         Case::Turn(payload, messages) => turns(payload, *messages, rounds),
+        Case::Handshakes => handshakes(rounds),
     }
 }
 
@@ -133,6 +138,22 @@ fn turns(payload: &[u8], messages: usize, rounds: usize) -> usize {
         assert!(peer.read() == answer, "every message comes back");
     }
     rounds * messages
+}
+
+#[inline(never)]
+fn handshakes(rounds: usize) -> usize {
+    let mut simulation = Simulation::builder(1).build(|_| Echo);
+    let mut close = Vec::new();
+    encode_close(&mut close, Some(CloseCode::NORMAL), "", Some(MASK));
+    for _ in 0..rounds {
+        let mut peer = connect(&mut simulation);
+        peer.write(&close);
+        simulation.run();
+        assert!(peer.read().starts_with(&[0x88, 2]), "the close is answered");
+        simulation.run();
+        assert_eq!(simulation.connections(), 0);
+    }
+    rounds
 }
 
 fn main() {
