@@ -147,6 +147,10 @@ impl Joined {
         self.workers
     }
 
+    fn listen_for(&self, time: Option<Duration>) -> Result<(), String> {
+        self.writer.set_read_timeout(time).map_err(|error| format!("{}: {error}", self.name))
+    }
+
     /// Starts its share of a load.
     ///
     /// # Errors
@@ -158,6 +162,7 @@ impl Joined {
             lanes,
             clock_offset_ns: self.clock_offset_ns,
         };
+        self.listen_for(Some(SILENCE))?;
         write_line(&mut self.writer, &order)?;
         let Some(mut reader) = self.reader.take() else { return Err("it is busy".to_owned()) };
         let driver = loop {
@@ -167,6 +172,8 @@ impl Joined {
                 _ => {}
             }
         };
+        // Who looks, or waits for the end, knows how long.
+        self.listen_for(None)?;
         let (sender, tales) = mpsc::channel();
         let thread = thread::spawn(move || {
             loop {
