@@ -271,10 +271,14 @@ fn busy_poll(seat: &Seat) -> BusyPoll {
     BusyPoll { window_us: seat.busy_poll_us, max_vain_percent: 100 }
 }
 
+/// How long workers have to close their connections: each takes some 10 µs, and 160 µs inside user-mode Linux.
+pub fn drain_ms(plan: &Plan) -> u32 {
+    2_000 + (plan.connections / 4) as u32
+}
+
 fn deadlines(plan: &Plan) -> Deadlines {
     Deadlines {
-        // Closing takes some 10 µs for each, and 160 µs inside user-mode Linux.
-        drain_ms: 2_000 + (plan.connections / 4) as u32,
+        drain_ms: drain_ms(plan),
         assembly_ms: 0,
         tls_ms: plan.handshake_ms,
         head_ms: plan.handshake_ms,

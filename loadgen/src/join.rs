@@ -6,7 +6,7 @@
 //! one process and end in another mean something.
 
 use crate::board::{Step, monotonic_ns};
-use crate::crew::{Crew, Local, Snapshot};
+use crate::crew::{Crew, Local, Snapshot, drain_ms};
 use crate::plan::{Plan, Seat};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -26,8 +26,8 @@ const TELL: Duration = Duration::from_millis(50);
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long the conductor waits for processes to join.
 const GATHER: Duration = Duration::from_secs(120);
-/// A joined process closes its connections within this time: a million inside user-mode Linux.
-const FAREWELL: Duration = Duration::from_secs(400);
+/// A joined process ends its workers so long after the time that these have, at most.
+const FAREWELL: Duration = Duration::from_secs(60);
 /// Comparisons of clocks, of which the quickest counts.
 const CLOCK_LOOKS: u32 = 16;
 
@@ -58,6 +58,8 @@ enum Tale {
         driver: String,
     },
     Did(Box<Snapshot>),
+    /// The workers are ending.
+    Closing,
     /// The workers have ended, or could not start, or work no more.
     Ended(Result<(), String>),
 }
@@ -147,10 +149,6 @@ impl Joined {
         self.workers
     }
 
-    fn listen_for(&self, time: Option<Duration>) -> Result<(), String> {
-        self.writer.set_read_timeout(time).map_err(|error| format!("{}: {error}", self.name))
-    }
-
     /// Starts its share of a load.
     ///
     /// # Errors
@@ -162,7 +160,6 @@ impl Joined {
             lanes,
             clock_offset_ns: self.clock_offset_ns,
         };
-        self.listen_for(Some(SILENCE))?;
         write_line(&mut self.writer, &order)?;
         let Some(mut reader) = self.reader.take() else { return Err("it is busy".to_owned()) };
         let driver = loop {
@@ -172,8 +169,6 @@ impl Joined {
                 _ => {}
             }
         };
-        // Who looks, or waits for the end, knows how long.
-        self.listen_for(None)?;
         let (sender, tales) = mpsc::channel();
         let thread = thread::spawn(move || {
             loop {
@@ -190,6 +185,7 @@ impl Joined {
             thread: Some(thread),
             latest: Snapshot::default(),
             heard: Instant::now(),
+            farewell: FAREWELL + Duration::from_millis(drain_ms(plan).into()),
             joined: self,
         })
     }
@@ -202,6 +198,8 @@ pub struct Remote<'a> {
     thread: Option<thread::JoinHandle<BufReader<TcpStream>>>,
     latest: Snapshot,
     heard: Instant,
+    /// How long it may take to end.
+    farewell: Duration,
     joined: &'a mut Joined,
 }
 
@@ -247,11 +245,11 @@ impl Crew for Remote<'_> {
         write_line(&mut self.joined.writer, &Order::Finish)?;
         let begin = Instant::now();
         let end = loop {
-            match self.tales.recv_timeout(FAREWELL.saturating_sub(begin.elapsed())) {
+            match self.tales.recv_timeout(self.farewell.saturating_sub(begin.elapsed())) {
                 Ok(Ok(Tale::Ended(end))) => break end,
                 Ok(Ok(_)) => {}
                 Ok(Err(why)) => break Err(why),
-                Err(_) => break Err(format!("did not end within {FAREWELL:?}")),
+                Err(_) => break Err(format!("did not end within {:?}", self.farewell)),
             }
         };
         if end.is_ok() {
@@ -319,7 +317,7 @@ fn work(
     loop {
         match orders.recv_timeout(TELL) {
             Ok(Ok(Order::Step(bits, began_ns))) => local.set_step(Step::unpack(bits), began_ns),
-            Ok(Ok(Order::Finish)) => return local.finish(),
+            Ok(Ok(Order::Finish)) => return close(local, writer),
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(mpsc::RecvTimeoutError::Disconnected) => {
                 // Nobody is there to tell any more.
@@ -333,6 +331,20 @@ fn work(
                 let _ = local.finish();
                 return Err(why);
             }
+        }
+    }
+}
+
+/// Ends the workers, and is heard of meanwhile.
+fn close(local: Box<Local>, writer: &mut TcpStream) -> Result<(), String> {
+    let (sender, ends) = mpsc::channel();
+    thread::spawn(move || sender.send(local.finish()));
+    loop {
+        match ends.recv_timeout(TELL) {
+            Ok(end) => return end,
+            // If the conductor is gone, they close in good order all the same.
+            Err(mpsc::RecvTimeoutError::Timeout) => drop(write_line(writer, &Tale::Closing)),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Err("its end panicked".to_owned()),
         }
     }
 }
