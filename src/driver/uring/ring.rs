@@ -570,7 +570,8 @@ impl Ring {
         }
     }
 
-    /// Cancels everything and reaps it. Peers accepted in the meantime are closed.
+    /// Cancels everything and reaps it, which takes the kernel the square of what is in flight: connections have ended
+    /// before. Peers accepted in the meantime are closed.
     /// False if something would not end in time.
     fn quiesce(&mut self, accept_kind: u8) -> bool {
         self.push(opcode::AsyncCancel2::new(CancelBuilder::any()).build(), u64::MAX);
