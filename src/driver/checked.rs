@@ -279,9 +279,11 @@ impl<D: Driver> Driver for Checked<D> {
         self.inner.send(token, buf);
     }
 
-    fn send_unawaited(&mut self, token: Token, buf: SendBuf) {
+    fn send_unawaited(&mut self, token: Token, buf: SendBuf) -> Option<SendBuf> {
         self.check_send(token, &buf);
-        self.inner.send_unawaited(token, buf);
+        let buf = self.inner.send_unawaited(token, buf)?;
+        self.check_sent(token, &buf, &Ok(()));
+        Some(buf)
     }
 
     fn send_lease(&mut self, token: Token, lease: Lease) {

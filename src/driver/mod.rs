@@ -6,7 +6,8 @@
 //! # The seven laws
 //!
 //! 1. Received bytes for a token arrive once, in order.
-//! 2. Each send ends in exactly one [`Event::Sent`]; short writes are resolved inside the driver.
+//! 2. Each send ends in exactly one [`Event::Sent`], or has ended with its call ([`Driver::send_unawaited`]);
+//!    short writes are resolved inside the driver.
 //! 3. Nothing follows [`Event::Closed`].
 //! 4. A slot is reused only after every operation on it has been reaped. Tokens carry a
 //!    generation: a stale completion misses.
@@ -276,9 +277,11 @@ pub trait Driver {
     fn send(&mut self, token: Token, buf: SendBuf);
 
     /// The same for bytes whose `Sent` nobody waits for: if they are taken at once, it may come with the
-    /// next event of another kind only, so that it need not end a wait of its own.
-    fn send_unawaited(&mut self, token: Token, buf: SendBuf) {
+    /// next event of another kind only, so that it need not end a wait of its own. Or `buf` is returned,
+    /// and there is none.
+    fn send_unawaited(&mut self, token: Token, buf: SendBuf) -> Option<SendBuf> {
         self.send(token, buf);
+        None
     }
 
     /// Sends all of a lease's bytes from where they lie, and returns the lease. It is tried once, so that

@@ -247,15 +247,21 @@ pub(super) fn connect(fd: BorrowedFd<'_>, raw: &RawAddr) -> io::Result<bool> {
 /// recv(2).
 #[inline]
 pub(super) fn recv(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
+    // Not libc's recv: a cancellation point takes 60 instructions more in a process with threads.
     // SAFETY: the kernel writes at most `len` bytes into the slice.
-    check_len(unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), 0) })
+    check_len(unsafe {
+        libc::syscall(libc::SYS_recvfrom, fd, into.as_mut_ptr(), into.len(), 0, 0usize, 0usize) as isize
+    })
 }
 
-/// send(2) without `SIGPIPE`.
+/// send(2) without `SIGPIPE`; as [`recv`] without libc.
 #[inline]
 pub(super) fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: the kernel reads at most `len` bytes from the slice.
-    check_len(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) })
+    check_len(unsafe {
+        libc::syscall(libc::SYS_sendto, fd, bytes.as_ptr(), bytes.len(), libc::MSG_NOSIGNAL, 0usize, 0usize)
+            as isize
+    })
 }
 
 /// Room for a control message of one byte, as aligned as its header wants.

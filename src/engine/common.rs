@@ -215,13 +215,11 @@ impl Common {
     /// Gives the work back if nothing is left in it. What was half received when the connection
     /// ended is of no use any more.
     pub fn release_idle_work(&mut self, slot: &mut Slot, token: Token) {
+        let Some(work) = self.existing_work(slot).filter(|work| work.queued() == 0) else { return };
         let ended = slot.phase == Phase::Lingering;
         // What has come of a message that nobody will hear is of no use.
         let is_heard = !ended && slot.session.state() == State::Open;
-        let Some(work) = self.existing_work(slot) else { return };
-        let idle = work.queued() == 0
-            && (ended || work.carry.is_empty())
-            && (ended || work.held.is_empty())
+        let idle = (ended || (work.carry.is_empty() && work.held.is_empty()))
             && work.handshake.is_none()
             && work.acceptance.is_empty()
             && (!is_heard || work.inflating.is_none())
@@ -305,7 +303,9 @@ impl Common {
     /// Apart from [`Self::send_behind`], which needs fewer registers to be saved.
     #[inline(never)]
     fn send_at_length(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
-        if slot.session.role() == Role::Client && self.send_masked_behind(slot, kind, payload) {
+        if self.send_first(slot, token, kind, payload)
+            || (slot.session.role() == Role::Client && self.send_masked_behind(slot, kind, payload))
+        {
             return SendResult::Sent;
         }
         if self.holds(slot) {
@@ -326,6 +326,19 @@ impl Common {
         slot.session.sends_plainly()
             && payload.len() < HAND_OVER_BYTES
             && self.append_behind(slot, kind, payload.len(), |_, out| ws::encode_plain(out, kind, payload))
+    }
+
+    /// The same of a message before which nothing waits.
+    #[inline]
+    fn send_first(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> bool {
+        let most = ws::MAX_HEADER + payload.len();
+        let fits = payload.len() < HAND_OVER_BYTES && most <= self.limits.max_outbox_bytes as usize;
+        if !fits || slot.work != NO_WORK || slot.phase != Phase::Open || !slot.session.sends_plainly() {
+            return false;
+        }
+        self.append(slot, token, most, |out| ws::encode_plain(out, kind, payload));
+        self.stats.count_sent(kind, payload.len());
+        true
     }
 
     /// As [`Self::send_behind`], to a server. Without randomness nothing is written.

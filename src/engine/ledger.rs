@@ -8,7 +8,7 @@
 use super::Core;
 use super::common::{Common, Work};
 use super::events::event;
-use super::slot::{NO_WORK, Phase, Slot};
+use super::slot::{Flags, NO_WORK, Phase, Slot};
 use crate::driver::{Driver, Token};
 use crate::handler::{CloseReason, Handler};
 use crate::http::Response;
@@ -53,6 +53,21 @@ impl Common {
         let before = std::mem::replace(&mut work.entry, entry);
         self.ledger.take_out(before);
         self.ledger.put_in(entry);
+    }
+
+    /// Whether nothing of what came is kept, and nothing but answers within bounds waits: then there is nothing to account,
+    /// and the flush sees to the rest.
+    #[inline]
+    pub fn merely_answers(&self, slot: &Slot) -> bool {
+        let Some(work) = self.works.get(slot.work as usize) else { return slot.work == NO_WORK };
+        let bound = self.limits.max_connection_bytes as usize;
+        let queued = work.queued();
+        slot.phase == Phase::Open
+            && slot.flags.has(Flags::DIRTY)
+            && work.entry == Entry::default()
+            && work.received_bytes() == 0
+            && queued > 0
+            && (queued <= bound || bound == 0)
     }
 
     /// Bytes that a connection holds, but for its slot.

@@ -23,7 +23,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             }
             let Some((slot, _)) = self.table.get(token) else { continue };
             let (phase, tick) = (slot.phase, self.common.tick);
-            let Common { works, pool, .. } = &mut self.common;
+            let Common { works, pool, outbox_bytes, .. } = &mut self.common;
             match works.get_mut(slot.work as usize) {
                 Some(work) if work.in_flight > 0 || phase == Phase::Closing => {
                     if std::mem::take(&mut work.answered) {
@@ -38,13 +38,21 @@ impl<D: Driver, H: Handler> Core<D, H> {
                         work.in_flight = buf.as_slice().len();
                         work.pongs = 0;
                         work.write_since = tick;
-                        self.sent.push(token);
                         let unawaited = nobody_awaits(slot, work, pause_receive_bytes);
                         if unawaited {
-                            self.driver.send_unawaited(token, buf);
+                            if let Some(buf) = self.driver.send_unawaited(token, buf) {
+                                *outbox_bytes -= std::mem::take(&mut work.in_flight);
+                                pool.give_back(buf);
+                                self.common.release_idle_work(slot, token);
+                                if !self.common.is_settled(slot) {
+                                    self.arm_for_state(token);
+                                }
+                                continue;
+                            }
                         } else {
                             self.driver.send(token, buf);
                         }
+                        self.sent.push(token);
                         self.unawaited |= unawaited;
                     }
                     None => self.all_sent(token),
@@ -185,16 +193,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             self.common.stats.receive_pauses.add(1);
             self.driver.pause(token);
         }
-        // An open connection between messages has no deadline before the idle one. Its timer may
-        // still be that of the handshake, which may be later.
-        let ahead = slot.links.deadline().wrapping_sub(self.common.tick) as i32;
-        let settled = slot.phase == Phase::Open
-            && slot.session.state() == State::Open
-            && !slot.session.is_inside_message()
-            && slot.links.is_armed()
-            && !self.common.lifetimes.is_on()
-            && ahead <= ticks(self.common.deadlines.idle_ms) as i32;
-        if !settled {
+        if !self.common.is_settled(slot) {
             self.arm_for_state(token);
         }
     }
@@ -221,6 +220,21 @@ impl<D: Driver, H: Handler> Core<D, H> {
             }
         }
         self.sent = sent;
+    }
+}
+
+impl Common {
+    /// Whether the connection's timer is right as it is. An open one between messages has no deadline before
+    /// the idle one; but its timer may still be that of the handshake, which may be later.
+    #[inline]
+    fn is_settled(&self, slot: &Slot) -> bool {
+        let ahead = slot.links.deadline().wrapping_sub(self.tick) as i32;
+        slot.phase == Phase::Open
+            && slot.session.state() == State::Open
+            && !slot.session.is_inside_message()
+            && slot.links.is_armed()
+            && !self.lifetimes.is_on()
+            && ahead <= ticks(self.deadlines.idle_ms) as i32
     }
 }
 

@@ -45,6 +45,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
             self.pause_the_fast(token);
         }
         if let Some((slot, _)) = self.table.get(token) {
+            if matches!(outcome, Outcome::Continue) && self.common.merely_answers(slot) {
+                return;
+            }
             self.common.account(slot);
         }
         if let Outcome::Abort = outcome {

@@ -438,12 +438,15 @@ impl<D: Driver, H: Handler> Core<D, H> {
             && phase == Phase::Open
             && slot.session.state() == State::Open;
         let unawaited = is_last && out.len() < self.common.limits.pause_receive_bytes as usize;
-        self.sent.push(token);
+        let out = SendBuf::Owned(out);
         if unawaited {
-            self.driver.send_unawaited(token, SendBuf::Owned(out));
+            if let Some(out) = self.driver.send_unawaited(token, out) {
+                return self.on_sent(token, out, Ok(()));
+            }
         } else {
-            self.driver.send(token, SendBuf::Owned(out));
+            self.driver.send(token, out);
         }
+        self.sent.push(token);
         self.unawaited |= unawaited;
     }
 }

@@ -233,6 +233,10 @@ impl Epoll {
 
     fn connection_ready(&mut self, token: Token, events: i32) -> Option<Event<EpollSocket>> {
         let port = self.port(token)?;
+        if events == libc::EPOLLIN && !port.has(LISTED) {
+            port.flags |= READABLE;
+            return self.read(token);
+        }
         if events & (libc::EPOLLOUT | libc::EPOLLERR | libc::EPOLLHUP) != 0 && port.send != NONE {
             self.write(token);
         }
@@ -357,6 +361,15 @@ impl Epoll {
             let _ = sys::shutdown(port.fd, libc::SHUT_WR);
         }
         self.outcomes.push_back(Event::Sent { token, buf: sending.into_buf(), result });
+    }
+
+    /// What the socket had no room for follows.
+    #[cold]
+    fn send_rest(&mut self, token: Token, buf: SendBuf, sent: usize) {
+        self.stats.short_writes += u64::from(sent > 0);
+        let port = &mut self.ports[token.slot as usize];
+        port.send = self.sends.insert(Sending { what: Sent::Buf(buf), sent }) as u32;
+        self.write(token);
     }
 
     fn start_send(&mut self, token: Token, what: Sent) {
@@ -562,6 +575,22 @@ impl Driver for Epoll {
         }
         debug_assert!(!buf.as_slice().is_empty(), "nothing to send");
         self.start_send(token, Sent::Buf(buf));
+    }
+
+    fn send_unawaited(&mut self, token: Token, buf: SendBuf) -> Option<SendBuf> {
+        let Some(port) = self.port(token) else {
+            self.not_sent(token, buf, io::ErrorKind::NotConnected);
+            return None;
+        };
+        debug_assert!(port.send == NONE, "a send is in flight");
+        let bytes = buf.as_slice();
+        match sys::send(port.fd, bytes) {
+            Ok(taken) if taken == bytes.len() => return Some(buf),
+            Ok(taken) => self.send_rest(token, buf, taken),
+            Err(error) if is_transient(&error) => self.send_rest(token, buf, 0),
+            Err(error) => self.outcomes.push_back(Event::Sent { token, buf, result: Err(error) }),
+        }
+        None
     }
 
     fn send_lease(&mut self, token: Token, lease: Lease) {

@@ -226,6 +226,14 @@ impl<D: Make> World<D> {
         }
     }
 
+    /// Sends what nobody awaits, and notes its end if that is told by the call.
+    fn send_unawaited(&mut self, token: Token, buf: SendBuf) {
+        self.of(token).sending = true;
+        if let Some(buf) = self.driver.send_unawaited(token, buf) {
+            self.note(Event::Sent { token, buf, result: Ok(()) });
+        }
+    }
+
     /// Turns until it is so.
     fn until(&mut self, what: &str, mut so: impl FnMut(&mut Self) -> bool) {
         let start = Instant::now();

@@ -83,12 +83,15 @@ fn step<D: Make>(world: &mut World<D>, peers: &mut Vec<Peer>, noise: &mut Noise)
         20..28 => {
             let told = world.of(token);
             if !told.sending {
-                told.sending = true;
                 let small = dice(2) == 0;
                 let buf = piece(token, peer.asked, 1 + dice(if small { 16_000 } else { 300_000 }));
                 peer.asked += buf.len();
-                let send = if small { D::send_unawaited } else { D::send };
-                send(&mut world.driver, token, SendBuf::Owned(buf));
+                if small {
+                    world.send_unawaited(token, SendBuf::Owned(buf));
+                } else {
+                    told.sending = true;
+                    world.driver.send(token, SendBuf::Owned(buf));
+                }
             }
         }
         28 if !world.held.is_empty() && !world.of(token).sending => {

@@ -15,7 +15,7 @@ fn it_is_sent_at_once_and_told_once<D: Make>() {
     let mut world = World::<D>::new();
     let mut pairs: Vec<_> = (0..100).map(|_| world.pair()).collect();
     for (_, token) in &pairs {
-        world.driver.send_unawaited(*token, SendBuf::Owned(b"hello".to_vec()));
+        world.send_unawaited(*token, SendBuf::Owned(b"hello".to_vec()));
     }
     // More than fit into the queue of submissions at once, which tests keep short.
     world.turn(Duration::ZERO);
@@ -43,7 +43,7 @@ fn what_the_socket_does_not_take_follows<D: Make>() {
         let bytes = noise.bytes(15_000);
         sent.extend_from_slice(&bytes);
         sends += 1;
-        world.driver.send_unawaited(token, SendBuf::Owned(bytes));
+        world.send_unawaited(token, SendBuf::Owned(bytes));
         world.turn(Duration::from_millis(20));
         world.settle();
     }
@@ -59,7 +59,7 @@ fn what_the_socket_does_not_take_follows<D: Make>() {
 fn an_end_asked_for_does_not_wait<D: Make>() {
     let mut world = World::<D>::new();
     let (mut peer, token) = world.pair();
-    world.driver.send_unawaited(token, SendBuf::Owned(b"bye".to_vec()));
+    world.send_unawaited(token, SendBuf::Owned(b"bye".to_vec()));
     world.driver.shutdown(token);
     let start = Instant::now();
     while world.of(token).sent.is_empty() {
@@ -76,7 +76,7 @@ fn an_end_asked_for_does_not_wait<D: Make>() {
     assert!(start.elapsed() < PATIENCE);
 
     let (peer, token) = world.pair();
-    world.driver.send_unawaited(token, SendBuf::Owned(b"bye".to_vec()));
+    world.send_unawaited(token, SendBuf::Owned(b"bye".to_vec()));
     world.driver.close(token);
     while world.of(token).closed == 0 {
         world.turn(PATIENCE);
@@ -91,7 +91,7 @@ fn a_stale_one_is_told<D: Make>() {
     let (_peer, token) = world.pair();
     world.driver.close(token);
     world.until("closed", |world| world.of(token).closed == 1);
-    world.driver.send_unawaited(token, SendBuf::Owned(b"late".to_vec()));
+    assert!(world.driver.send_unawaited(token, SendBuf::Owned(b"late".to_vec())).is_none());
     world.driver.turn(Some(Duration::ZERO)).unwrap();
     let Some(Event::Sent { token: of, result, .. }) = world.driver.next_event() else { panic!("no outcome") };
     assert_eq!((of, result.unwrap_err().kind()), (token, ErrorKind::NotConnected));

@@ -436,9 +436,10 @@ impl Driver for Uring {
         self.start_send(token, buf, Ring::push_send);
     }
 
-    fn send_unawaited(&mut self, token: Token, buf: SendBuf) {
+    fn send_unawaited(&mut self, token: Token, buf: SendBuf) -> Option<SendBuf> {
         let small = buf.as_slice().len() <= UNREPORTED_BYTES;
         self.start_send(token, buf, if small { Ring::push_send_unreported } else { Ring::push_send });
+        None
     }
 
     fn send_lease(&mut self, token: Token, lease: Lease) {
