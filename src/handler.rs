@@ -406,8 +406,9 @@ impl<S> Conn<'_, S> {
         self.state
     }
 
-    /// Sends a message. It leaves at the end of the turn, together with the others of this
-    /// connection.
+    /// Sends a message. It leaves at the end of the turn at the latest, together with the others of this
+    /// connection. On epoll the answer to a connection that nobody else is told of may leave before, when all that came
+    /// at once from it has been taken.
     #[inline]
     pub fn send(&mut self, message: Message<'_>) -> SendResult {
         match message {

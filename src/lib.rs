@@ -48,7 +48,8 @@
 //! The driver reports `Received` with a lease on its buffer; the slot is found by token; the session
 //! decodes in place; the handler is called with the payload where it lies; what it sends is
 //! appended to the connection's outbox; at the end of the turn each connection's outbox goes to
-//! the driver as one send, and all of them to the kernel in one system call. A handler that sends the
+//! the driver as one send, and all of them to the kernel in one system call (on epoll, which knows no such
+//! call, mere answers leave as they come, or 32 together). A handler that sends the
 //! very message it was handed spares that: the buffer in which it lies becomes its answer.
 //!
 //! A message to all ([`Remote::broadcast`]) comes by the mailboxes; each core then goes through its

@@ -228,6 +228,10 @@ impl<D: Driver> Driver for Checked<D> {
 
     const NAME: &'static str = D::NAME;
 
+    fn sends_at_once(&self) -> bool {
+        self.inner.sends_at_once()
+    }
+
     fn turn(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.turn += 1;
         self.inner.turn(wait)

@@ -247,6 +247,11 @@ pub trait Driver {
     /// As metrics and benchmark results name it: `uring`, `epoll`, `sim`.
     const NAME: &'static str;
 
+    /// Whether a send is tried when it is asked for, so that nothing is gained by asking for many together.
+    fn sends_at_once(&self) -> bool {
+        false
+    }
+
     /// Submits what was asked for and waits for events: for ever (`None`), not at all (zero), or
     /// up to a time (which may be exceeded by the clock's granularity). Returns early on any event.
     fn turn(&mut self, wait: Option<Duration>) -> io::Result<()>;

@@ -93,7 +93,7 @@ impl Work {
 /// What became of a message that was to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendResult {
-    /// It goes out at the end of this turn.
+    /// It goes out at the end of this turn at the latest.
     Sent,
     /// It waits behind earlier bytes that the peer has not taken yet, and goes out in order.
     Queued,

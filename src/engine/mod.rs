@@ -5,6 +5,7 @@
 //! only its counters.
 
 pub mod admission;
+mod answers;
 mod assembly;
 mod audit;
 pub mod backlog;
@@ -59,6 +60,7 @@ use crate::driver::{Driver, Event, PeerAddr, Token};
 use crate::handler::{CloseReason, ConnId, Handler, Shard, Ticket};
 use crate::ws::{CloseCode, Kind, Prepared, Role, Session};
 use admission::Gate;
+use answers::Answers;
 use broadcast::{Broadcast, Broadcasts};
 use bytes::Bytes;
 use clock::Clock;
@@ -207,6 +209,7 @@ pub struct Core<D: Driver, H: Handler> {
     unawaited: bool,
     /// Some are waited for that may be told late: the next turn does not sleep.
     hurries: bool,
+    answers: Answers,
     due: Vec<u32>,
     accept_paused: AcceptPause,
     /// Accepted by the kernel before a pause took hold: they wait for a slot.
@@ -293,6 +296,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             sent: Vec::new(),
             unawaited: false,
             hurries: false,
+            answers: Answers::default(),
             due: Vec::with_capacity(DUE_PLACES),
             accept_paused: AcceptPause::No,
             parked: VecDeque::new(),
@@ -340,6 +344,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.common.tick = self.clock.tick() as u32;
         self.common.now = self.clock.now();
         (self.unawaited, self.hurries) = (false, false);
+        self.answers.turn();
         let mut heard = false;
         while let Some(event) = next {
             heard |= event.is_traffic();

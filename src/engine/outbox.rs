@@ -9,9 +9,24 @@ use crate::handler::{CloseReason, Conn, Handler};
 use crate::ws::{Role, State};
 
 impl<D: Driver, H: Handler> Core<D, H> {
-    /// Gives every dirty connection's bytes to the driver.
+    /// At the end of a turn: gives every dirty connection's bytes to the driver.
     pub(super) fn flush(&mut self) {
         self.watch_stalled_sends();
+        self.flush_dirty();
+    }
+
+    /// Flushes before the turn ends, if bytes from a connection led to an answer to it and to nothing else (`dirty`
+    /// waited before) and it is time.
+    #[inline]
+    pub(super) fn answer_early(&mut self, token: Token, dirty: usize) {
+        let waiting = &self.common.dirty;
+        if waiting.len() == dirty + 1 && waiting[dirty] == token && self.answers.is_due(waiting.len()) {
+            self.flush_dirty();
+        }
+    }
+
+    fn flush_dirty(&mut self) {
+        self.answers.flushed();
         let pause_receive_bytes = self.common.limits.pause_receive_bytes as usize;
         let mut dirty = std::mem::take(&mut self.common.dirty);
         for token in dirty.drain(..) {

@@ -27,6 +27,7 @@ pub(super) enum Outcome {
 impl<D: Driver, H: Handler> Core<D, H> {
     pub(super) fn on_received(&mut self, token: Token, lease: Lease) {
         let Self { driver, handler, table, common, .. } = self;
+        let dirty = common.dirty.len();
         let mut outcome = Outcome::Continue;
         if let Some((slot, state)) = table.get(token) {
             let mut party = Party { handler, token, slot, state, common };
@@ -38,6 +39,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.common.pool.answering_bytes = 0;
         self.end_lease(token, lease);
         self.after_received(token, outcome);
+        if self.driver.sends_at_once() {
+            self.answer_early(token, dirty);
+        }
     }
 
     pub(super) fn after_received(&mut self, token: Token, outcome: Outcome) {

@@ -487,6 +487,10 @@ impl Driver for Epoll {
 
     const NAME: &'static str = "epoll";
 
+    fn sends_at_once(&self) -> bool {
+        true
+    }
+
     fn turn(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.turn = self.turn.wrapping_add(1);
         self.buffers.turn();

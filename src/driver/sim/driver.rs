@@ -196,6 +196,10 @@ impl Driver for Sim {
 
     const NAME: &'static str = "sim";
 
+    fn sends_at_once(&self) -> bool {
+        self.at_once
+    }
+
     /// Never blocks: a wait moves the virtual clock, to the next thing that is due in the world or
     /// to its end. It returns there even if this driver has nothing to say. A wait without end in
     /// a world where nothing is due returns at once; see [`SimNet::is_quiet`].
