@@ -112,20 +112,26 @@ impl<H: Handler> Party<'_, H> {
 }
 
 impl<D: Driver, H: Handler> Core<D, H> {
-    /// Returns a lease whose bytes have been taken, or sends the message that was promised out of it.
+    /// Returns a lease whose bytes have been taken, or sends the message that was promised out of it: whether it
+    /// did.
     #[inline]
-    pub(super) fn end_lease(&mut self, token: Token, lease: Lease) {
-        match self.common.lent.take() {
-            None => self.driver.release(lease),
-            Some(lent) => self.answer(token, lease, &lent),
+    pub(super) fn end_lease(&mut self, token: Token, lease: Lease) -> bool {
+        match self.common.lent.take().and_then(|lent| Some((lent.promised?, lent.len))) {
+            None => {
+                self.driver.release(lease);
+                false
+            }
+            Some((kind, len)) => {
+                self.answer(token, lease, kind, len);
+                true
+            }
         }
     }
 
-    fn answer(&mut self, token: Token, lease: Lease, lent: &Lent) {
-        let Some(kind) = lent.promised else { return self.driver.release(lease) };
+    fn answer(&mut self, token: Token, lease: Lease, kind: Kind, len: usize) {
         let mut header = [0; MAX_HEADER];
-        let header_bytes = ws::write_header(&mut header, FrameHead::whole(kind.opcode(), None), lent.len);
-        let at = lease.len() - lent.len - header_bytes;
+        let header_bytes = ws::write_header(&mut header, FrameHead::whole(kind.opcode(), None), len);
+        let at = lease.len() - len - header_bytes;
         let bytes = self.driver.bytes(&lease);
         bytes[at..at + header_bytes].copy_from_slice(&header[..header_bytes]);
         self.common.stats.messages_answered.add(1);

@@ -37,9 +37,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
             outcome = if sealed { party.take_sealed(input) } else { party.take(input, true) };
         }
         self.common.pool.answering_bytes = 0;
-        self.end_lease(token, lease);
+        let has_left = self.end_lease(token, lease);
         self.after_received(token, outcome);
-        if self.driver.sends_at_once() {
+        if self.driver.sends_at_once() && !has_left {
             self.answer_early(token, dirty);
         }
     }

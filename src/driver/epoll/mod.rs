@@ -2,10 +2,11 @@
 //!
 //! Fallback where io_uring is denied, and the honest baseline it is measured against. Reads happen
 //! one by one inside `next_event`, so that one hot buffer serves a whole turn; a write is tried
-//! when it is asked for, and its `Sent` is queued. Nothing is ever in flight inside the kernel, so
+//! when it is asked for, and its `Sent` is queued if the call does not tell of it. Nothing is ever in flight inside the kernel, so
 //! laws 4 and 6 hold by construction.
 
 mod buffers;
+mod sends;
 
 use slab::Slab;
 use std::collections::VecDeque;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::buffers::Buffers;
+use self::sends::{Sending, Sent};
 use super::listen::Listener;
 use super::sys::{self, RecordMessage};
 use super::tag::{self, pack, unpack};
@@ -115,38 +117,6 @@ impl Port {
 
     fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
-    }
-}
-
-struct Sending {
-    what: Sent,
-    sent: usize,
-}
-
-enum Sent {
-    Buf(SendBuf),
-    Record(Box<RecordMessage>),
-}
-
-impl Sending {
-    /// Sends what is left; tells whether that was all.
-    fn try_send(&mut self, fd: RawFd) -> io::Result<bool> {
-        match &self.what {
-            Sent::Buf(buf) => {
-                let bytes = &buf.as_slice()[self.sent..];
-                let taken = sys::send(fd, bytes)?;
-                self.sent += taken;
-                Ok(taken == bytes.len())
-            }
-            Sent::Record(message) => sys::send_record(fd, message).map(|()| true),
-        }
-    }
-
-    fn into_buf(self) -> SendBuf {
-        match self.what {
-            Sent::Buf(buf) => buf,
-            Sent::Record(message) => SendBuf::Owned(message.into_content()),
-        }
     }
 }
 
@@ -327,64 +297,6 @@ impl Epoll {
                 Event::Failed { token, error }
             }
         }
-    }
-
-    /// Sends what the socket takes of the pending send; queues its outcome when there is one.
-    fn write(&mut self, token: Token) {
-        let epoll = self.epoll.as_raw_fd();
-        let Some(port) = self.ports.get_mut(token.slot as usize) else { return };
-        let sending = &mut self.sends[port.send as usize];
-        let result = loop {
-            let is_first = sending.sent == 0;
-            match sending.try_send(port.fd) {
-                Ok(true) => break Ok(()),
-                // Short: the socket is full, and says so when it no longer is.
-                Ok(false) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => break Err(error),
-            }
-            self.stats.short_writes += u64::from(is_first);
-            if port.has(WATCHES_OUT) {
-                return;
-            }
-            port.flags |= WATCHES_OUT;
-            let events = CONNECTION_EVENTS | libc::EPOLLOUT as u32;
-            match sys::epoll_ctl(epoll, libc::EPOLL_CTL_MOD, port.fd, events, pack(CONNECTION, token)) {
-                Ok(()) => return,
-                Err(error) => break Err(error),
-            }
-        };
-        let sending = self.sends.remove(port.send as usize);
-        port.send = NONE;
-        if port.has(SHUTDOWN) {
-            let _ = sys::shutdown(port.fd, libc::SHUT_WR);
-        }
-        self.outcomes.push_back(Event::Sent { token, buf: sending.into_buf(), result });
-    }
-
-    /// What the socket had no room for follows.
-    #[cold]
-    fn send_rest(&mut self, token: Token, buf: SendBuf, sent: usize) {
-        self.stats.short_writes += u64::from(sent > 0);
-        let port = &mut self.ports[token.slot as usize];
-        port.send = self.sends.insert(Sending { what: Sent::Buf(buf), sent }) as u32;
-        self.write(token);
-    }
-
-    fn start_send(&mut self, token: Token, what: Sent) {
-        let port = &mut self.ports[token.slot as usize];
-        debug_assert!(port.send == NONE, "a send is in flight");
-        port.send = self.sends.insert(Sending { what, sent: 0 }) as u32;
-        self.write(token);
-    }
-
-    fn not_sent(&mut self, token: Token, buf: SendBuf, error: io::ErrorKind) {
-        self.outcomes.push_back(Event::Sent { token, buf, result: Err(error.into()) });
-    }
-
-    fn lease_sent(&mut self, token: Token, result: io::Result<()>) {
-        self.outcomes.push_back(Event::Sent { token, buf: SendBuf::EMPTY, result });
     }
 
     fn connect_ready(&mut self, index: u32) -> Option<Event<EpollSocket>> {
