@@ -28,8 +28,12 @@ impl<D: Driver, H: Handler> Core<D, H> {
     pub(super) fn on_received(&mut self, token: Token, lease: Lease) {
         let Self { driver, handler, table, common, .. } = self;
         let dirty = common.dirty.len();
+        let mut answers_early = driver.sends_at_once();
         let mut outcome = Outcome::Continue;
         if let Some((slot, state)) = table.get(token) {
+            // A record that the kernel cannot open is an error of the socket's, which a send would be told of
+            // in place of the receive that comes next.
+            answers_early &= !slot.entry.has(Entry::OPENED);
             let mut party = Party { handler, token, slot, state, common };
             let input = driver.bytes(&lease);
             party.common.pool.answering_bytes = input.len();
@@ -37,9 +41,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
             outcome = if sealed { party.take_sealed(input) } else { party.take(input, true) };
         }
         self.common.pool.answering_bytes = 0;
-        let has_left = self.end_lease(token, lease);
+        answers_early &= !self.end_lease(token, lease);
         self.after_received(token, outcome);
-        if self.driver.sends_at_once() && !has_left {
+        if answers_early {
             self.answer_early(token, dirty);
         }
     }
