@@ -13,6 +13,7 @@ from . import counts, table
 from .build import build
 from .cases import CAPACITY_CASE, CASES
 from .claims import claims
+from .distance import Cores
 from .figures import Results
 from .host import Network, commit
 from .report import html
@@ -30,7 +31,7 @@ ABOUT = """Measures ringwire beside its peers and the ceiling, in one run.
 One run: every server runs single-threaded on one core, the load generator on another; a round takes
 every server in turn (A B C A B C ...), so that what changes on the host meets all of them. The primary
 figure is the CPU time of the server's process per message. A sample during which others used more than a
-given share of the cores is taken again. Every answer is checked by the generator; a wrong one fails the run.
+given share of the cores is taken again, and so is one during which the two cores were far apart on the host. Every answer is checked by the generator; a wrong one fails the run.
 
 Writes perf/results/NAME.json, .md and .html. perf/README.md describes the method."""
 
@@ -49,6 +50,9 @@ def parse():
     parser.add_argument("--core-load", type=int, default=1)
     parser.add_argument("--max-others", type=float, default=0.05, help="share of the cores [0.05]")
     parser.add_argument("--tries", type=int, help="of a sample that is disturbed [2; with --full 3]")
+    parser.add_argument(
+        "--patience", type=float, help="seconds that the run waits in all for its cores to be near each other [120; with --full 900]"
+    )
     parser.add_argument("--name", help="of the files in perf/results [quick or full]")
     parser.add_argument("--table", action="store_true", help="write the table into perf/README.md; --full does, unless named")
     parser.add_argument("--no-counts", action="store_true", help="count neither system calls nor instructions")
@@ -58,6 +62,7 @@ def parse():
     options.rounds = options.rounds or (7 if options.full else 3)
     options.seconds = options.seconds or (2 if options.full else 0.7)
     options.tries = options.tries or (3 if options.full else 2)
+    options.patience = options.patience if options.patience is not None else 900 if options.full else 120
     options.table = options.table or options.full and not options.name
     options.name = options.name or ("full" if options.full else "quick")
     options.cases = options.cases or [name for name, case in CASES.items() if options.full or case.quick]
@@ -144,6 +149,7 @@ def describe(one):
         memory = one["memory"]
         return f"{memory['rss_bytes_per_connection']:.0f} B/connection, slab {memory['kernel_bytes_per_connection']:.0f}, {others}"
     cpu = one["cpu"]
+    others = f"cores {one['core_distance_ns']} ns, {others}"
     return (
         f"{cpu['server_ns_per_message']:.1f} ns/message, user {cpu['server_user_ns_per_message']:.1f}, "
         f"generator {cpu['own_ns_per_message']:.1f}, {others}"
@@ -256,6 +262,8 @@ def main():
     began = time.monotonic()
     failed = {} if options.no_build else build()
     results = Results(describe_run(options, leave_out(options, failed)))
+    options.cores = Cores(options.core_server, options.core_load, options.patience)
+    results.head["core_distance_ns"] = options.cores.usual_ns
     try:
         measure(results, options)
     finally:

@@ -5,7 +5,11 @@ import statistics
 import typing
 
 from .cases import CASES
+from .distance import APART
 from .servers import CEILINGS
+
+# A cell of so many samples with the cores near each other does without the others.
+ENOUGH = 3
 
 
 def part(sample):
@@ -99,9 +103,19 @@ class Results:
         figure = FIGURES[key]
         if CASES[case].scenario not in figure.scenarios:
             return None
-        values = [figure.of(one) for one in self.samples.get(case, {}).get(server, [])]
+        values = [figure.of(one) for one in self.valid(case, server)]
         values = [value for value in values if value is not None]
         return Spread(figure.middle(values), min(values), max(values), len(values)) if values else None
+
+    def is_apart(self, sample):
+        """Whether the two cores were far apart, as far as that was measured."""
+        return sample.get("core_distance_ns", 0) > APART * self.head.get("core_distance_ns", float("inf"))
+
+    def valid(self, case, server):
+        """The samples that count: those with the cores near each other, if they are enough."""
+        samples = self.samples.get(case, {}).get(server, [])
+        near = [one for one in samples if not self.is_apart(one)]
+        return near if len(near) >= ENOUGH else samples
 
     def median(self, case, server, key):
         if key in COUNTS:

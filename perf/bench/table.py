@@ -1,6 +1,7 @@
 """Tables in Markdown: all figures in results/, and the primary one in perf/README.md."""
 
 import re
+import statistics
 
 from .cases import CASES
 from .claims import claims
@@ -23,10 +24,15 @@ def disturbed(results):
     samples = results.all_samples()
     limit = results.head["max_others"]
     many = sum(one["others_share"] > limit for one in samples)
-    return (
+    text = (
         f"{len(samples)} samples; in {many} of them others used more than {100 * limit:g} % of the cores in each of "
-        f"{results.head['tries']} tries."
+        f"{results.head['tries']} tries"
     )
+    if "core_distance_ns" not in results.head:
+        return text + "."
+    apart = [one["core_distance_ns"] for one in samples if results.is_apart(one)]
+    far = f", a write from one to the other and back took {statistics.median(apart):.0f} ns and not {results.head['core_distance_ns']}" if apart else ""
+    return f"{text}, and in {len(apart)} the two cores were apart on the host{far}."
 
 
 def rows(columns, lines):

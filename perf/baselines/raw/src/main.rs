@@ -7,9 +7,11 @@
 //! `baseline-raw heartbeat PORT [MS]` pings every connection once in so many milliseconds (4,000).
 //! `baseline-raw broadcast-epoll|broadcast-uring PORT` sends whatever arrives to every socket.
 //! `baseline-raw fanout-epoll|fanout-uring PORT` does so with the messages of WebSocket clients.
+//! `baseline-raw distance CORE CORE` is no server: it prints how many nanoseconds a write takes there and back.
 #![allow(unsafe_code, reason = "system calls, and memory shared with the kernel")]
 
 mod broadcast;
+mod distance;
 mod epoll;
 mod handshake;
 mod heartbeat;
@@ -23,6 +25,11 @@ fn main() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let how = arguments.next().unwrap_or_default();
     let mut number = || arguments.next().and_then(|text| text.parse::<u32>().ok());
+    if how == "distance" {
+        let mut core = || number().expect("two cores") as usize;
+        distance::run(core(), core());
+        return Ok(());
+    }
     let port = number().expect("a way and a port") as u16;
     let listener = TcpListener::bind(("127.0.0.1", port))?;
     // SAFETY: no memory is involved. A longer backlog than the library's 128, for ramps.

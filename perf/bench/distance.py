@@ -1,0 +1,47 @@
+"""How far apart the two cores are: how long a write takes from one to the other and back.
+
+Virtual CPUs move about the host. Where two of them share a third-level cache at one time and not at another, whatever
+passes between them costs several times as much, and neither the guest's clock nor what others use tells.
+"""
+
+import subprocess
+import time
+
+from .servers import BASELINES
+
+# Cores are apart at more than so many times their usual distance.
+APART = 2
+LOOKS, PAUSE_S = 40, 0.1
+# No sample is waited for longer.
+MOST_S = 3
+
+
+class Cores:
+    """Two cores, and how long a run may still wait for them to be near."""
+
+    def __init__(self, one, other, patience_s):
+        self.command = [str(BASELINES / "release/baseline-raw"), "distance", str(one), str(other)]
+        self.patience_s = patience_s
+        looks = []
+        for _ in range(LOOKS):
+            looks.append(self.distance_ns())
+            time.sleep(PAUSE_S)
+        # They are apart for seconds at a time, and nearer than usual for moments.
+        self.usual_ns = sorted(looks)[LOOKS // 4]
+
+    def distance_ns(self):
+        """Now."""
+        done = subprocess.run(self.command, capture_output=True, text=True, timeout=60, check=True)
+        return int(done.stdout)
+
+    def are_apart(self, distance_ns):
+        return distance_ns > APART * self.usual_ns
+
+    def wait(self):
+        """Until they are near, or for as long as may be. The distance then."""
+        left_s = min(MOST_S, self.patience_s)
+        while self.are_apart(distance := self.distance_ns()) and left_s > 0:
+            time.sleep(PAUSE_S)
+            left_s -= PAUSE_S
+            self.patience_s -= PAUSE_S
+        return distance
