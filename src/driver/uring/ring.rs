@@ -266,9 +266,11 @@ impl Ring {
         }
     }
 
-    /// Whether an enter may bring completions: seen without a system call where the ring shows it.
+    /// Whether an enter may bring completions: seen without a system call where the ring shows it. What completions led
+    /// to, such as arming a receive again, has to be handed over before any follow.
     pub(super) fn has_news(&mut self) -> bool {
         !self.shows_task_work
+            || !self.ring.submission().is_empty()
             || self.ring.submission().taskrun()
             || self.overflowed()
             || self.completions() > 0

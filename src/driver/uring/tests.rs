@@ -26,7 +26,11 @@ fn listening(config: &DriverConfig) -> (Uring, SocketAddr) {
 
 /// A driver with one connection, and its peer.
 fn connected() -> (Uring, TcpStream) {
-    let (mut driver, addr) = listening(&CONFIG);
+    connected_by(&CONFIG)
+}
+
+fn connected_by(config: &DriverConfig) -> (Uring, TcpStream) {
+    let (mut driver, addr) = listening(config);
     let peer = TcpStream::connect(addr).unwrap();
     loop {
         driver.turn(Some(Duration::from_secs(5))).unwrap();
@@ -98,6 +102,27 @@ fn a_connection_talks_from_its_second_message_until_a_round_finds_it_silent() {
         driver.turn(Some(Duration::from_secs(5))).unwrap();
     }
     assert_eq!((driver.talking, driver.receiving), (0, 0));
+}
+
+#[test]
+fn news_are_all_that_who_polls_has_to_ask_for() {
+    let (mut driver, mut peer) = connected_by(&DriverConfig { busy_poll: true, ..CONFIG });
+    // The first ends a poll, which a receive has to follow before there are bytes.
+    for _ in 0..3 {
+        peer.write_all(b"word").unwrap();
+        let began = std::time::Instant::now();
+        loop {
+            assert!(began.elapsed() < Duration::from_secs(5), "bytes came, and no news of them");
+            if !driver.has_news() {
+                continue;
+            }
+            driver.turn(Some(Duration::ZERO)).unwrap();
+            if let Some(Event::Received { lease, .. }) = driver.next_event() {
+                driver.release(lease);
+                break;
+            }
+        }
+    }
 }
 
 #[test]
