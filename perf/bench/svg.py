@@ -5,7 +5,7 @@ import math
 
 from .figures import number
 
-WIDTH, LABEL, VALUE = 760, 170, 150
+WIDTH, LABEL, VALUE = 780, 190, 150
 BAR, GAP = 18, 7
 
 
