@@ -53,22 +53,17 @@ impl<D: Driver, H: Handler> Core<D, H> {
                         work.in_flight = buf.as_slice().len();
                         work.pongs = 0;
                         work.write_since = tick;
-                        let unawaited = nobody_awaits(slot, work, pause_receive_bytes);
-                        if unawaited {
-                            if let Some(buf) = self.driver.send_unawaited(token, buf) {
-                                *outbox_bytes -= std::mem::take(&mut work.in_flight);
-                                pool.give_back(buf);
-                                self.common.release_idle_work(slot, token);
-                                if !self.common.is_settled(slot) {
-                                    self.arm_for_state(token);
-                                }
-                                continue;
-                            }
-                        } else {
+                        if !nobody_awaits(slot, work, pause_receive_bytes) {
+                            self.sent.push(token);
                             self.driver.send(token, buf);
+                        } else if let Some(buf) = self.driver.send_unawaited(token, buf) {
+                            *outbox_bytes -= std::mem::take(&mut work.in_flight);
+                            pool.give_back(buf);
+                            self.common.release_idle_work(slot, token);
+                        } else {
+                            self.sent.push(token);
+                            self.unawaited = true;
                         }
-                        self.sent.push(token);
-                        self.unawaited |= unawaited;
                     }
                     None => self.all_sent(token),
                 },
@@ -208,7 +203,16 @@ impl<D: Driver, H: Handler> Core<D, H> {
             self.common.stats.receive_pauses.add(1);
             self.driver.pause(token);
         }
-        if !self.common.is_settled(slot) {
+        // An open connection between messages has no deadline before the idle one. Its timer may
+        // still be that of the handshake, which may be later.
+        let ahead = slot.links.deadline().wrapping_sub(self.common.tick) as i32;
+        let settled = slot.phase == Phase::Open
+            && slot.session.state() == State::Open
+            && !slot.session.is_inside_message()
+            && slot.links.is_armed()
+            && !self.common.lifetimes.is_on()
+            && ahead <= ticks(self.common.deadlines.idle_ms) as i32;
+        if !settled {
             self.arm_for_state(token);
         }
     }
@@ -235,21 +239,6 @@ impl<D: Driver, H: Handler> Core<D, H> {
             }
         }
         self.sent = sent;
-    }
-}
-
-impl Common {
-    /// Whether the connection's timer is right as it is. An open one between messages has no deadline before
-    /// the idle one; but its timer may still be that of the handshake, which may be later.
-    #[inline]
-    fn is_settled(&self, slot: &Slot) -> bool {
-        let ahead = slot.links.deadline().wrapping_sub(self.tick) as i32;
-        slot.phase == Phase::Open
-            && slot.session.state() == State::Open
-            && !slot.session.is_inside_message()
-            && slot.links.is_armed()
-            && !self.lifetimes.is_on()
-            && ahead <= ticks(self.deadlines.idle_ms) as i32
     }
 }
 

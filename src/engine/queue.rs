@@ -138,8 +138,8 @@ impl Queue {
         if self.bytes == 0 {
             return None;
         }
-        let following = if self.behind.is_empty() { None } else { self.behind.pop_front() };
-        let mut next = std::mem::replace(&mut self.first, following.unwrap_or(SendBuf::EMPTY));
+        let following = self.behind.pop_front().unwrap_or(SendBuf::EMPTY);
+        let mut next = std::mem::replace(&mut self.first, following);
         self.bytes -= next.as_slice().len();
         if next.as_slice().is_empty() {
             // Nothing was written to it after all.
@@ -179,9 +179,7 @@ impl Queue {
     /// Empties it.
     pub fn dismantle(self, pool: &mut Pool) {
         pool.give_back(self.first);
-        if self.behind.capacity() > 0 {
-            pool.give_list(self.behind);
-        }
+        pool.give_list(self.behind);
     }
 
     fn push_behind(&mut self, pool: &mut Pool, buf: SendBuf) {

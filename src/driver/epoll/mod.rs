@@ -203,10 +203,6 @@ impl Epoll {
 
     fn connection_ready(&mut self, token: Token, events: i32) -> Option<Event<EpollSocket>> {
         let port = self.port(token)?;
-        if events == libc::EPOLLIN && !port.has(LISTED) {
-            port.flags |= READABLE;
-            return self.read(token);
-        }
         if events & (libc::EPOLLOUT | libc::EPOLLERR | libc::EPOLLHUP) != 0 && port.send != NONE {
             self.write(token);
         }
