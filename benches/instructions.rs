@@ -10,14 +10,18 @@ use ringwire::{Conn, Handler, Message, Request, Upgrade};
 use std::hint::black_box;
 
 const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
+/// A world in which a shard hands over its sends when the turn ends, as on io_uring, and one in which a send is tried
+/// when it is asked for, as on epoll.
+const AT_THE_END: u64 = 2;
+const AT_ONCE: u64 = 1;
 const LIMITS: DecodeLimits = DecodeLimits { max_message_bytes: 1 << 20, stream: false };
 
 /// A case by its name: what one round of it does, for messages of so many bytes.
 enum Case {
     Decode(Kind, Vec<u8>),
     Encode(Vec<u8>, Option<[u8; 4]>),
-    /// Echoes of so many messages in one turn.
-    Turn(Vec<u8>, usize),
+    /// Echoes of so many messages in one turn, in the world of that seed.
+    Turn(Vec<u8>, usize, u64),
     /// Connections that open, as a browser opens one, and close.
     Handshakes,
 }
@@ -34,9 +38,10 @@ fn case(name: &str) -> Option<Case> {
         "encode/20" => Case::Encode(ascii(20), None),
         "encode/masked/20" => Case::Encode(ascii(20), Some(MASK)),
         "encode/512" => Case::Encode(ascii(512), None),
-        "turn/1x20" => Case::Turn(ascii(20), 1),
-        "turn/128x20" => Case::Turn(ascii(20), 128),
-        "turn/1x16384" => Case::Turn(ascii(16_384), 1),
+        "turn/1x20" => Case::Turn(ascii(20), 1, AT_THE_END),
+        "turn/128x20" => Case::Turn(ascii(20), 128, AT_THE_END),
+        "turn/1x16384" => Case::Turn(ascii(16_384), 1, AT_THE_END),
+        "turn/at-once/1x20" => Case::Turn(ascii(20), 1, AT_ONCE),
         "turn/handshake" => Case::Handshakes,
         _ => return None,
     })
@@ -55,6 +60,7 @@ const CASES: &[&str] = &[
     "turn/1x20",
     "turn/128x20",
     "turn/1x16384",
+    "turn/at-once/1x20",
     "turn/handshake",
 ];
 
@@ -78,7 +84,7 @@ fn run(case: &Case, rounds: usize) -> usize {
     match case {
         Case::Decode(kind, payload) => decode(*kind, payload, rounds),
         Case::Encode(payload, mask) => encode(payload, *mask, rounds),
-        Case::Turn(payload, messages) => turns(payload, *messages, rounds),
+        Case::Turn(payload, messages, seed) => turns(payload, *messages, *seed, rounds),
         Case::Handshakes => handshakes(rounds),
     }
 }
@@ -124,8 +130,8 @@ fn connect(simulation: &mut Simulation<Echo>) -> SimPeer {
 }
 
 #[inline(never)]
-fn turns(payload: &[u8], messages: usize, rounds: usize) -> usize {
-    let mut simulation = Simulation::builder(1).build(|_| Echo);
+fn turns(payload: &[u8], messages: usize, seed: u64, rounds: usize) -> usize {
+    let mut simulation = Simulation::builder(seed).build(|_| Echo);
     let mut peer = connect(&mut simulation);
     let (mut request, mut answer) = (Vec::new(), Vec::new());
     for _ in 0..messages {
@@ -142,7 +148,7 @@ fn turns(payload: &[u8], messages: usize, rounds: usize) -> usize {
 
 #[inline(never)]
 fn handshakes(rounds: usize) -> usize {
-    let mut simulation = Simulation::builder(1).build(|_| Echo);
+    let mut simulation = Simulation::builder(AT_THE_END).build(|_| Echo);
     let mut close = Vec::new();
     encode_close(&mut close, Some(CloseCode::NORMAL), "", Some(MASK));
     for _ in 0..rounds {

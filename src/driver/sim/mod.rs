@@ -3,7 +3,8 @@
 //! [`SimNet`] is the world: a virtual clock, peers and [`Faults`]. [`Sim`] is the [`Driver`] that
 //! lives in it. Nothing here reads a clock, a random device or the order of a hash map, so one seed
 //! and one sequence of calls give the same events every time; a test that fails prints its seed and
-//! the trace, and fails again when run again. The seven laws hold under every fault.
+//! the trace, and fails again when run again. The seven laws hold under every fault. Worlds of odd seeds try a send
+//! when it is asked for, as epoll does, and those of even ones when the turn ends, as io_uring does.
 //!
 //! ```
 //! use ringwire::driver::sim::{Faults, Sim, SimNet};
