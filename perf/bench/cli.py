@@ -31,7 +31,8 @@ ABOUT = """Measures ringwire beside its peers and the ceiling, in one run.
 One run: every server runs single-threaded on one core, the load generator on another; a round takes
 every server in turn (A B C A B C ...), so that what changes on the host meets all of them. The primary
 figure is the CPU time of the server's process per message. A sample during which others used more than a
-given share of the cores is taken again, and so is one during which the two cores were far apart on the host. Every answer is checked by the generator; a wrong one fails the run.
+given share of the cores is taken again, and so is one during which the two cores were far apart on the
+host. Every answer is checked by the generator; a wrong one fails the run.
 
 Writes perf/results/NAME.json, .md and .html. perf/README.md describes the method."""
 

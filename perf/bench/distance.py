@@ -16,10 +16,16 @@ LOOKS, PAUSE_S = 40, 0.1
 MOST_S = 3
 
 
+def are_apart(distance_ns, usual_ns):
+    """Whether the cores are, at this distance."""
+    return distance_ns > APART * usual_ns
+
+
 class Cores:
     """Two cores, and how long a run may still wait for them to be near."""
 
     def __init__(self, one, other, patience_s):
+        self.is_one = one == other
         self.command = [str(BASELINES / "release/baseline-raw"), "distance", str(one), str(other)]
         self.patience_s = patience_s
         looks = []
@@ -30,17 +36,16 @@ class Cores:
         self.usual_ns = sorted(looks)[LOOKS // 4]
 
     def distance_ns(self):
-        """Now."""
+        """Now; 0 from a core to itself."""
+        if self.is_one:
+            return 0
         done = subprocess.run(self.command, capture_output=True, text=True, timeout=60, check=True)
         return int(done.stdout)
-
-    def are_apart(self, distance_ns):
-        return distance_ns > APART * self.usual_ns
 
     def wait(self):
         """Until they are near, or for as long as may be. The distance then."""
         left_s = min(MOST_S, self.patience_s)
-        while self.are_apart(distance := self.distance_ns()) and left_s > 0:
+        while are_apart(distance := self.distance_ns(), self.usual_ns) and left_s > 0:
             time.sleep(PAUSE_S)
             left_s -= PAUSE_S
             self.patience_s -= PAUSE_S

@@ -5,7 +5,7 @@ import statistics
 import typing
 
 from .cases import CASES
-from .distance import APART
+from .distance import are_apart
 from .servers import CEILINGS
 
 # A cell of so many samples with the cores near each other does without the others.
@@ -109,7 +109,7 @@ class Results:
 
     def is_apart(self, sample):
         """Whether the two cores were far apart, as far as that was measured."""
-        return sample.get("core_distance_ns", 0) > APART * self.head.get("core_distance_ns", float("inf"))
+        return are_apart(sample.get("core_distance_ns", 0), self.head.get("core_distance_ns", float("inf")))
 
     def valid(self, case, server):
         """The samples that count: those with the cores near each other, if they are enough."""

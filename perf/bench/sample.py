@@ -11,6 +11,7 @@ import time
 
 from .answers import AnswerFault, answer_bytes
 from .cases import CASES
+from .distance import are_apart
 from .host import busy_s, cpu_s, resident_bytes
 from .servers import BASELINES, LOADGEN, SERVERS
 
@@ -165,7 +166,10 @@ def sample_at_distance(name, case_name, options, rate):
 
 def quiet_sample(name, case_name, options, rate=None):
     """The first undisturbed sample, or the least disturbed of a few."""
-    is_apart = lambda one: options.cores.are_apart(one.get("core_distance_ns", 0))  # noqa: E731
+
+    def is_apart(one):
+        return are_apart(one.get("core_distance_ns", 0), options.cores.usual_ns)
+
     samples = []
     # An open loop is not valid if the generator was late: that takes less to happen than a disturbed closed loop.
     for number in range(2 * options.tries if rate else options.tries):
