@@ -518,6 +518,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
             let Some(command) = self.inbox.take() else { break };
             // Steps of handshakes that come back are counted as such.
             let is_asked = !matches!(command, Command::Shaken(_));
+            // Who sees a command counted sees what it holds.
+            self.common.stats.broadcast_bytes.set(self.inbox.held_bytes() as u64);
             self.common.stats.commands.add(is_asked.into());
             match command {
                 Command::Send { to, kind, payload } => self.with_conn(to, |common, slot, token| {
