@@ -23,6 +23,7 @@
 //! (sends, releases, closes) may be deferred to the next `turn`, so that one system call carries
 //! a whole turn.
 
+mod alarm;
 pub mod checked;
 pub mod epoll;
 #[cfg(test)]
@@ -253,7 +254,7 @@ pub trait Driver {
     }
 
     /// Submits what was asked for and waits for events: for ever (`None`), not at all (zero), or
-    /// up to a time (which may be exceeded by the clock's granularity). Returns early on any event.
+    /// up to a time (which may be exceeded by the clock's granularity). Returns early on any event, and may for nothing.
     fn turn(&mut self, wait: Option<Duration>) -> io::Result<()>;
 
     /// Whether a turn without a wait may bring anything: cheaper than that turn, where the driver can

@@ -370,6 +370,34 @@ pub(super) fn eventfd_signal(fd: BorrowedFd<'_>) {
     let _ = unsafe { libc::write(fd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
 }
 
+/// The longest time that the kernel is given: ten years, which is not yet too much for its clock.
+const LONGEST: Duration = Duration::from_secs(10 * 366 * 86_400);
+
+/// timerfd_create(2) of the monotonic clock.
+pub(super) fn timerfd() -> io::Result<OwnedFd> {
+    // SAFETY: takes no memory.
+    own(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) })
+}
+
+/// timerfd_settime(2): expires once, after a time that is not 0; longer ones than ten years are cut.
+pub(super) fn timerfd_set(timer: &OwnedFd, after: Duration) -> io::Result<()> {
+    let after = after.min(LONGEST);
+    let once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let first = libc::timespec { tv_sec: after.as_secs() as _, tv_nsec: after.subsec_nanos() as _ };
+    let time = libc::itimerspec { it_interval: once, it_value: first };
+    // SAFETY: the time lives across the call; the former one is not asked for.
+    check(unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &raw const time, std::ptr::null_mut()) })?;
+    Ok(())
+}
+
+/// poll(2) for input, up to so many milliseconds.
+#[cfg(test)]
+pub(super) fn is_readable(fd: RawFd, wait_ms: i32) -> io::Result<bool> {
+    let mut asked = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    // SAFETY: the one entry lives across the call.
+    Ok(check(unsafe { libc::poll(&raw mut asked, 1, wait_ms) })? > 0)
+}
+
 /// epoll_create1(2).
 pub(super) fn epoll_create() -> io::Result<OwnedFd> {
     // SAFETY: takes no memory.
@@ -385,8 +413,7 @@ pub(super) fn epoll_ctl(epoll: RawFd, op: i32, fd: RawFd, events: u32, data: u64
 }
 
 /// epoll_pwait2(2), Linux 5.11: the number of events written to the front of `into`. Waits for ever
-/// (`None`) or up to a time, to the nanosecond; longer ones are cut to ten years, which is not yet
-/// too much for the kernel's clock.
+/// (`None`) or up to a time, to the nanosecond; longer ones than ten years are cut.
 pub(super) fn epoll_wait(
     epoll: RawFd,
     into: &mut [libc::epoll_event],
@@ -395,7 +422,7 @@ pub(super) fn epoll_wait(
     let room = into.len() as libc::c_int;
     let at = into.as_mut_ptr();
     let timeout = wait.map(|wait| {
-        let wait = wait.min(Duration::from_secs(10 * 366 * 86_400));
+        let wait = wait.min(LONGEST);
         // struct __kernel_timespec: 64 bits each on every architecture.
         [wait.as_secs() as i64, i64::from(wait.subsec_nanos())]
     });

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use self::buffers::Buffers;
 use self::sends::{Sending, Sent};
+use super::alarm::Alarm;
 use super::listen::Listener;
 use super::sys::{self, RecordMessage};
 use super::tag::{self, pack, unpack};
@@ -30,6 +31,7 @@ const CONNECTION: u8 = 0;
 const LISTENER: u8 = 1;
 const CONNECT: u8 = 2;
 const WAKE: u8 = 3;
+const ALARM: u8 = 4;
 
 /// Readiness reports taken per wait.
 const REPORTS: usize = 1_024;
@@ -62,6 +64,7 @@ pub struct Epoll {
     listeners: Vec<Listening>,
     accepting: bool,
     waker: Arc<WakeTarget>,
+    alarm: Alarm,
     /// Low bits of the turn count: dates `Port::chunks`.
     turn: u8,
     events_left: usize,
@@ -139,10 +142,13 @@ impl Epoll {
     pub fn new(config: &DriverConfig, listeners: Vec<Listener>) -> io::Result<Self> {
         let epoll = sys::epoll_create()?;
         let waker = WakeTarget::eventfd()?;
+        let alarm = Alarm::new()?;
         let edge = (libc::EPOLLIN | libc::EPOLLET) as u32;
-        let no_token = Token { slot: 0, generation: 0 };
-        // Edge-triggered: every write is a new edge, so that nobody has to read the counter.
-        sys::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, waker.raw_fd(), edge, pack(WAKE, no_token))?;
+        // Edge-triggered: every write, and every time the alarm rings, is a new edge, so that nobody has to read a counter.
+        for (fd, kind) in [(waker.raw_fd(), WAKE), (alarm.raw_fd(), ALARM)] {
+            let data = pack(kind, Token { slot: 0, generation: 0 });
+            sys::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, edge, data)?;
+        }
         for (index, listener) in listeners.iter().enumerate() {
             sys::set_nonblocking(listener.as_fd(), true)?;
             let data = pack(LISTENER, Token { slot: index as u32, generation: 0 });
@@ -169,6 +175,7 @@ impl Epoll {
                 .collect(),
             accepting: true,
             waker,
+            alarm,
             turn: 0,
             events_left: 0,
             skipped: false,
@@ -194,6 +201,10 @@ impl Epoll {
                 None
             }
             CONNECT => self.connect_ready(token.slot),
+            ALARM => {
+                self.alarm.rang();
+                None
+            }
             _ => {
                 self.waker.seen();
                 Some(Event::Woken)
@@ -413,7 +424,7 @@ impl Driver for Epoll {
         }
         self.skipped = false;
         let waiting = self.ready.is_empty() && self.outcomes.is_empty() && !self.can_feed();
-        let wait = if waiting { wait } else { Some(Duration::ZERO) };
+        let wait = if waiting { self.alarm.bound(wait) } else { Some(Duration::ZERO) };
         self.stats.waits += 1;
         let count = match sys::epoll_wait(self.epoll.as_raw_fd(), &mut self.reports, wait) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,

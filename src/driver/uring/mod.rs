@@ -31,6 +31,7 @@ pub use self::port::UringSocket;
 use self::port::*;
 use self::ring::{Completion, Ring};
 use self::sends::Source;
+use super::alarm::Alarm;
 use super::listen::Listener;
 use super::tag::{self, pack, unpack};
 use super::{
@@ -52,6 +53,7 @@ const WAKE: u8 = 9;
 /// Close of a socket that was never attached.
 const REFUSE_PLAIN: u8 = 10;
 const REFUSE_DIRECT: u8 = 11;
+const ALARM: u8 = 12;
 
 const NONE: u32 = u32::MAX;
 const NO_TOKEN: Token = Token { slot: 0, generation: 0 };
@@ -95,6 +97,9 @@ pub struct Uring {
     lends: bool,
     share_unit_bytes: u32,
     waker: Arc<WakeTarget>,
+    alarm: Alarm,
+    /// The alarm is polled for.
+    listens: bool,
     turn: u8,
     stats: DriverStats,
 }
@@ -138,6 +143,8 @@ impl Uring {
             lends: false,
             share_unit_bytes: (config.max_receive_bytes_per_turn / u32::from(SHARE_UNITS)).max(1),
             waker,
+            alarm: Alarm::new()?,
+            listens: false,
             turn: 0,
             stats: DriverStats::default(),
         })
@@ -214,6 +221,11 @@ impl Uring {
             }
             REFUSE_DIRECT => {
                 self.directs.put(token.slot);
+                None
+            }
+            ALARM => {
+                self.listens = false;
+                self.alarm.rang();
                 None
             }
             _ => None,
@@ -372,7 +384,11 @@ impl Driver for Uring {
         let pending =
             std::mem::take(&mut self.hurries) || hungry || self.replay > 0 || !self.outcomes.is_empty();
         self.stats.waits += 1;
-        self.ring.enter(if pending { Some(Duration::ZERO) } else { wait })?;
+        let wait = if pending { Some(Duration::ZERO) } else { self.alarm.bound(wait) };
+        if self.alarm.is_set() && !std::mem::replace(&mut self.listens, true) {
+            self.ring.push_poll(Target::Plain(self.alarm.raw_fd()), pack(ALARM, NO_TOKEN));
+        }
+        self.ring.enter(wait)?;
         self.reap();
         self.stats.completion_overflows += u64::from(self.ring.overflowed());
         Ok(())
