@@ -69,7 +69,7 @@ impl Broadcasts {
 impl<D: Driver, H: Handler> Core<D, H> {
     /// Goes on with the pass under way, or begins one.
     pub(super) fn progress_broadcasts(&mut self) {
-        if !self.broadcasts.begin() {
+        if self.broadcasts.is_empty() || !self.broadcasts.begin() {
             return;
         }
         let pass = std::mem::take(&mut self.broadcasts.pass);

@@ -234,6 +234,15 @@ enum AcceptPause {
     Until(Duration),
 }
 
+/// The shorter of two waits, of which `None` never ends.
+#[inline(always)]
+fn sooner(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        _ => one.or(other),
+    }
+}
+
 impl<D: Driver, H: Handler> Core<D, H> {
     /// A core with nothing on it.
     pub fn new(
@@ -339,7 +348,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     /// # Errors
     /// As [`Core::run`].
     pub fn turn(&mut self, at_most: Option<Duration>) -> io::Result<bool> {
-        let wait = [self.next_wait(), at_most].into_iter().flatten().min();
+        let wait = sooner(self.next_wait(), at_most);
         let mut next = spin::turn(self.spin.as_mut(), &mut self.driver, &mut self.clock, wait)?;
         self.common.tick = self.clock.tick() as u32;
         self.common.now = self.clock.now();
@@ -395,14 +404,15 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let settle = self.unawaited.then_some(SETTLE);
         let later = self.common.tls.next_due().map(|when| when.saturating_sub(self.clock.now()));
         let spare = self.spare_due.map(|when| when.saturating_sub(self.clock.now()));
-        let wait = [timers, accept, settle, later, spare, self.handler_wait].into_iter().flatten().min();
+        let of_driver = sooner(sooner(timers, accept), settle);
+        let wait = sooner(sooner(of_driver, self.handler_wait), sooner(later, spare));
         if self.drain.is_none() && !self.common.meters.has_paused() {
             return wait;
         }
         let now = self.clock.now();
         let drain = self.drain.as_ref().map(|drain| drain.next_due(now).saturating_sub(now));
         let slowed = self.common.meters.next_due().map(|when| when.saturating_sub(now));
-        [wait, drain, slowed].into_iter().flatten().min()
+        sooner(sooner(wait, drain), slowed)
     }
 
     fn on_event(&mut self, event: Event<D::Socket>) {
