@@ -27,7 +27,14 @@ class Claim(typing.NamedTuple):
     def shown(self):
         """With the bound, where even that would not do."""
         out_of_reach = self.bound and not self._replace(value=self.bound).holds
-        return f"{self.value:.3g} (bare: {self.bound:.3g})" if out_of_reach else f"{self.value:.3g}"
+        return f"{self.rounded} (bare: {self.bound:.3g})" if out_of_reach else self.rounded
+
+    @property
+    def rounded(self):
+        """To three digits, or as many as show on which side of its limit it is."""
+        texts = [f"{self.value:.{digits}g}" for digits in range(3, 8)]
+        same_side = (text for text in texts if self._replace(value=float(text)).holds == self.holds)
+        return next(same_side, texts[-1])
 
     @property
     def holds(self):
