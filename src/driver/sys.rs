@@ -371,7 +371,7 @@ pub(super) fn eventfd_signal(fd: BorrowedFd<'_>) {
 }
 
 /// The longest time that the kernel is given: ten years, which is not yet too much for its clock.
-const LONGEST: Duration = Duration::from_secs(10 * 366 * 86_400);
+pub(super) const LONGEST: Duration = Duration::from_secs(10 * 366 * 86_400);
 
 /// timerfd_create(2) of the monotonic clock.
 pub(super) fn timerfd() -> io::Result<OwnedFd> {

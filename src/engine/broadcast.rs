@@ -48,7 +48,7 @@ impl Broadcasts {
 
     /// Begins a pass if none is under way; false if there is nothing to do.
     fn begin(&mut self) -> bool {
-        if self.pass.is_empty() {
+        if self.pass.is_empty() && !self.waiting.is_empty() {
             self.next_slot = 0;
             let payloads = self.waiting.iter().map(|waiting| waiting.message.parts().1.len());
             let count = pass_len(payloads);
@@ -69,7 +69,7 @@ impl Broadcasts {
 impl<D: Driver, H: Handler> Core<D, H> {
     /// Goes on with the pass under way, or begins one.
     pub(super) fn progress_broadcasts(&mut self) {
-        if self.broadcasts.is_empty() || !self.broadcasts.begin() {
+        if !self.broadcasts.begin() {
             return;
         }
         let pass = std::mem::take(&mut self.broadcasts.pass);

@@ -57,14 +57,14 @@ pub struct Wheel {
     heads: [u32; LEVELS * LISTS],
     occupied: [u64; LEVELS],
     armed: usize,
-    /// When the first list is to be emptied: turns ask far more often than lists are filled or emptied.
-    next_tick: Option<u64>,
+    /// The list that is to be emptied first, and when: turns ask far more often than lists are filled or emptied.
+    first: Option<(usize, u64)>,
 }
 
 impl Wheel {
     /// An empty wheel standing at tick `now`.
     pub fn new(now: u64) -> Self {
-        Self { now, heads: [NIL; LEVELS * LISTS], occupied: [0; LEVELS], armed: 0, next_tick: None }
+        Self { now, heads: [NIL; LEVELS * LISTS], occupied: [0; LEVELS], armed: 0, first: None }
     }
 
     /// Timers armed.
@@ -78,8 +78,8 @@ impl Wheel {
         self.cancel(nodes, index);
         let ahead = (tick.wrapping_sub(self.now as u32) as i32).clamp(1, MAX_TICKS as i32) as u32;
         nodes.links(index).deadline = (self.now as u32).wrapping_add(ahead);
-        let start = self.insert(nodes, index, self.now + u64::from(ahead));
-        self.next_tick = Some(self.next_tick.map_or(start, |next| next.min(start)));
+        self.insert(nodes, index, self.now + u64::from(ahead));
+        self.first = self.find_first();
         self.armed += 1;
     }
 
@@ -97,7 +97,7 @@ impl Wheel {
             self.heads[list] = links.next;
             if links.next == NIL {
                 self.occupied[list / LISTS] &= !(1 << (list % LISTS));
-                self.find_next_tick();
+                self.first = self.find_first();
             }
         } else {
             nodes.links(links.prev).next = links.next;
@@ -110,28 +110,12 @@ impl Wheel {
     /// A tick before which nothing fires; `None` when nothing is armed.
     #[inline]
     pub fn next_tick(&self) -> Option<u64> {
-        self.next_tick
-    }
-
-    fn find_next_tick(&mut self) {
-        self.next_tick = (0..LEVELS).find_map(|level| self.next_list(level)).map(|(_, tick)| tick);
+        self.first.map(|(_, tick)| tick)
     }
 
     /// Moves on to `tick` and appends the slots whose timers fired, disarmed, to `due`.
-    #[inline]
     pub fn advance(&mut self, nodes: &mut impl Nodes, tick: u64, due: &mut Vec<u32>) {
-        if self.next_tick.is_some_and(|next| next <= tick) {
-            self.empty_lists(nodes, tick, due);
-            self.find_next_tick();
-        }
-        self.now = self.now.max(tick);
-    }
-
-    fn empty_lists(&mut self, nodes: &mut impl Nodes, tick: u64, due: &mut Vec<u32>) {
-        while let Some((list, start)) = (0..LEVELS).find_map(|level| self.next_list(level)) {
-            if start > tick {
-                break;
-            }
+        while let Some((list, start)) = self.first.filter(|(_, start)| *start <= tick) {
             self.now = start;
             let mut index = std::mem::replace(&mut self.heads[list], NIL);
             self.occupied[list / LISTS] &= !(1 << (list % LISTS));
@@ -148,7 +132,13 @@ impl Wheel {
                 }
                 index = next;
             }
+            self.first = self.find_first();
         }
+        self.now = self.now.max(tick);
+    }
+
+    fn find_first(&self) -> Option<(usize, u64)> {
+        (0..LEVELS).find_map(|level| self.next_list(level))
     }
 
     /// The first occupied list of a level and the tick at which it is to be emptied.
@@ -168,14 +158,12 @@ impl Wheel {
         Some((level * LISTS + list, start))
     }
 
-    /// Returns when the list that it is in is to be emptied.
-    fn insert(&mut self, nodes: &mut impl Nodes, index: u32, when: u64) -> u64 {
+    fn insert(&mut self, nodes: &mut impl Nodes, index: u32, when: u64) {
         // The level of the highest bit in which `when` differs from now; its list is emptied, and
         // its nodes moved to lower levels, when that bit group comes round.
         let differing = (self.now ^ when) | (LISTS as u64 - 1);
         let level = ((63 - differing.leading_zeros()) / BITS).min(LEVELS as u32 - 1) as usize;
-        let shift = BITS * level as u32;
-        let list = level * LISTS + ((when >> shift) % LISTS as u64) as usize;
+        let list = level * LISTS + ((when >> (BITS * level as u32)) % LISTS as u64) as usize;
         let first = std::mem::replace(&mut self.heads[list], index);
         if first != NIL {
             nodes.links(first).prev = index;
@@ -184,7 +172,6 @@ impl Wheel {
         links.next = first;
         links.prev = HEAD | list as u32;
         self.occupied[level] |= 1 << (list % LISTS);
-        (when >> shift) << shift
     }
 }
 
@@ -256,9 +243,7 @@ mod tests {
                 }
             }
             assert_eq!(wheel.armed(), oracle.len());
-            let kept = wheel.next_tick();
-            wheel.find_next_tick();
-            assert_eq!(wheel.next_tick(), kept);
+            assert_eq!(wheel.first, wheel.find_first());
             if let Some(first) = oracle.values().min() {
                 assert!(wheel.next_tick().unwrap() <= *first);
             }

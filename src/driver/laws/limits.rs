@@ -18,6 +18,7 @@ on_both_drivers!(
     running_out_of_descriptors_is_told_once_and_passes,
     any_thread_ends_the_wait,
     a_wait_ends_in_time,
+    a_wait_ends_in_time_after_a_longer_one,
     closed_listeners_refuse,
     many_operations_in_one_turn,
 );
@@ -327,6 +328,20 @@ fn a_wait_ends_in_time<D: Make>() {
     let start = Instant::now();
     world.turn(Duration::from_millis(30));
     assert!((30..500).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+}
+
+fn a_wait_ends_in_time_after_a_longer_one<D: Make>() {
+    let mut world = World::<D>::new();
+    world.driver.waker().wake();
+    world.turn(10 * PATIENCE);
+    // Each may end early, for nothing.
+    for wait_ms in [40, 10, 40, 2, 40] {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(wait_ms) {
+            world.turn(Duration::from_millis(wait_ms));
+        }
+        assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+    }
 }
 
 fn closed_listeners_refuse<D: Make>() {

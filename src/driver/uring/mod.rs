@@ -97,9 +97,8 @@ pub struct Uring {
     lends: bool,
     share_unit_bytes: u32,
     waker: Arc<WakeTarget>,
+    /// Polled for while it is set.
     alarm: Alarm,
-    /// The alarm is polled for.
-    listens: bool,
     turn: u8,
     stats: DriverStats,
 }
@@ -144,7 +143,6 @@ impl Uring {
             share_unit_bytes: (config.max_receive_bytes_per_turn / u32::from(SHARE_UNITS)).max(1),
             waker,
             alarm: Alarm::new()?,
-            listens: false,
             turn: 0,
             stats: DriverStats::default(),
         })
@@ -224,7 +222,6 @@ impl Uring {
                 None
             }
             ALARM => {
-                self.listens = false;
                 self.alarm.rang();
                 None
             }
@@ -384,8 +381,9 @@ impl Driver for Uring {
         let pending =
             std::mem::take(&mut self.hurries) || hungry || self.replay > 0 || !self.outcomes.is_empty();
         self.stats.waits += 1;
+        let is_polled = self.alarm.is_set();
         let wait = if pending { Some(Duration::ZERO) } else { self.alarm.bound(wait) };
-        if self.alarm.is_set() && !std::mem::replace(&mut self.listens, true) {
+        if self.alarm.is_set() && !is_polled {
             self.ring.push_poll(Target::Plain(self.alarm.raw_fd()), pack(ALARM, NO_TOKEN));
         }
         self.ring.enter(wait)?;

@@ -33,9 +33,6 @@ const COMPLETIONS: (u32, u32) = if cfg!(test) { (64, 64) } else { (2_048, 8_192)
 /// One send asks for at most this much; `len` of a submission is 32 bits and the result signed.
 const MAX_SEND_BYTES: usize = 1 << 30;
 
-/// Longer waits than ten years are cut to that: the kernel's clock must not overflow.
-const FOREVER: Duration = Duration::from_secs(10 * 366 * 86_400);
-
 const BUFFER_GROUP: u16 = 0;
 
 /// What the kernel says about an operation.
@@ -222,7 +219,7 @@ impl Ring {
         self.lent.buffers.commit();
         self.flush_backlog();
         let submit = self.ring.submission().len() as u32;
-        let timeout = wait.map(|wait| Timespec::from(wait.min(FOREVER)));
+        let timeout = wait.map(|wait| Timespec::from(wait.min(sys::LONGEST)));
         let want = u32::from(wait != Some(Duration::ZERO) && self.backlog.is_empty());
         self.enter_raw(submit, want, timeout.as_ref())?;
         // What did not fit into the completion queue may be a failure.
