@@ -16,8 +16,8 @@ const SHORT: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct Alarm {
     timer: OwnedFd,
-    /// When it rings, or a moment before.
-    set_for: Option<Instant>,
+    /// When it rings, or a moment before, and how long that was when it was set.
+    set_for: Option<(Instant, Duration)>,
 }
 
 impl Alarm {
@@ -54,15 +54,19 @@ impl Alarm {
     }
 
     fn bound_long(&mut self, wait: Duration) -> Option<Duration> {
+        // A wait as long as that for which it was set ends later, whatever the clock says.
+        if self.set_for.is_some_and(|(_, set_wait)| set_wait <= wait) {
+            return None;
+        }
         // For ever, if no clock goes so far.
         let end = Instant::now().checked_add(wait)?;
-        if self.set_for.is_some_and(|set_for| set_for <= end) {
+        if self.set_for.is_some_and(|(set_for, _)| set_for <= end) {
             return None;
         }
         if sys::timerfd_set(&self.timer, wait).is_err() {
             return Some(wait);
         }
-        self.set_for = Some(end);
+        self.set_for = Some((end, wait));
         None
     }
 }
@@ -95,7 +99,7 @@ mod tests {
         assert_eq!(alarm.bound(Some(3_600_000 * MS)), None);
         assert_eq!(alarm.set_for, set_for, "they end later");
         assert!(is_readable(&alarm, 10_000) && is_readable(&alarm, 0), "it rings, and goes on");
-        assert!(set_for.unwrap() <= Instant::now(), "and not too early");
+        assert!(set_for.unwrap().0 <= Instant::now(), "and not too early");
         alarm.rang();
         assert!(!alarm.is_set());
     }

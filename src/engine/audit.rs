@@ -7,6 +7,7 @@ use super::common::Common;
 use super::deadlines::{Due, nearest};
 use super::sides::COVERED;
 use super::slot::{Entry, Flags, NO_WORK, Phase, Slot};
+use super::work::Received;
 use crate::driver::{Driver, Token};
 use crate::handler::{ConnId, Handler};
 use std::collections::BTreeSet;
@@ -105,7 +106,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let deferred = table.iter().filter(|(_, slot, _)| slot.phase == Phase::Deferred).count() as u64;
         let counted = common.stats.deferred.get();
         demand!(deferred == counted, "{deferred} requests wait, counted {counted}");
-        let received: usize = common.works.iter().map(|(_, work)| work.received_bytes()).sum();
+        let received = common.works.iter().filter_map(|(_, work)| work.received.as_deref());
+        let received: usize = received.map(Received::bytes).sum();
         let counted = common.ledger.received_bytes;
         demand!(received == counted, "{received} received bytes are kept, counted {counted}");
         demand!(common.ledger.early_bytes <= counted, "{} of them early", common.ledger.early_bytes);
@@ -172,22 +174,24 @@ impl<D: Driver, H: Handler> Core<D, H> {
     fn audit_use(&self, token: Token, slot: &Slot) -> Result<(), String> {
         let Some(work) = self.common.works.get(slot.work as usize) else { return Ok(()) };
         let limits = &self.common.limits;
+        let nothing = Received::default();
+        let received = work.received.as_deref().unwrap_or(&nothing);
         let busy = work.queued() > 0
-            || !work.carry.is_empty()
-            || !work.held.is_empty()
-            || work.handshake.is_some()
-            || !work.acceptance.is_empty()
+            || !received.carry.is_empty()
+            || !received.held.is_empty()
+            || received.handshake.is_some()
+            || !received.acceptance.is_empty()
             || slot.phase == Phase::Closing
             || (slot.phase == Phase::Open && slot.session.is_inside_message());
         demand!(busy, "{token:?} in {:?} holds a work that is empty", slot.phase);
         let most = limits.max_message_bytes as usize;
-        let assembled = work.assembly.message().len();
+        let assembled = received.assembly.message().len();
         demand!(assembled <= most, "{token:?} assembles {assembled} bytes");
         let most = limits.max_head_bytes as usize
             + limits.max_http_body_bytes as usize
             + limits.max_receive_bytes_per_turn as usize
             + limits.receive_buffer_bytes as usize;
-        demand!(work.carry.len() <= most, "{token:?} carries {} bytes", work.carry.len());
+        demand!(received.carry.len() <= most, "{token:?} carries {} bytes", received.carry.len());
         Ok(())
     }
 

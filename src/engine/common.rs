@@ -4,20 +4,16 @@
 //! the turn hands every dirty connection's bytes to the driver at once.
 
 use super::admission::Gate;
-use super::assembly::Assembly;
-use super::backlog::Backlog;
 use super::clock::Stopwatch;
 use super::deflate::Contexts;
 use super::entropy::Entropy;
 use super::heartbeat::Heartbeat;
-use super::inflate::Job;
-use super::ledger::{self, Ledger};
+use super::ledger::Ledger;
 use super::lent::Lent;
 use super::lifetimes::Lifetimes;
 use super::overflow::Dropped;
 use super::pool::Pool;
 use super::post::Post;
-use super::queue::Queue;
 use super::rates::{Meters, Pace};
 use super::sides::Sides;
 use super::slot::{Flags, NO_WORK, PeerTable, Phase, Slot};
@@ -25,10 +21,9 @@ use super::stats::Stats;
 use super::tls::Secures;
 use super::topics::Topics;
 use super::users::Bound;
+use super::work::{Received, Work};
 use crate::config::{Deadlines, Goodbye, Limits, OriginPolicy};
 use crate::driver::{SendBuf, Token};
-use crate::http::HeadScanner;
-use crate::ws::client::ClientHandshake;
 use crate::ws::{self, CloseCode, DecodeLimits, Kind, Prepared, Role, State};
 use bytes::Bytes;
 use slab::Slab;
@@ -43,52 +38,6 @@ pub const CONTROL_HEADROOM_BYTES: usize = 4 << 10;
 const HAND_OVER_BYTES: usize = 1 << 10;
 /// A message of up to so many bytes has the short form of length in its frame (RFC 6455 §5.2).
 const SHORT_BYTES: usize = 125;
-
-/// What a connection holds only while it is busy: bytes to send, or something half received.
-#[derive(Debug, Default)]
-pub struct Work {
-    /// What is to be sent next.
-    pub queue: Queue,
-    /// Bytes the driver has; one send at a time.
-    pub in_flight: usize,
-    /// These were sent out of the buffer in which they came, in this turn.
-    pub answered: bool,
-    /// Whole messages behind the queue, and their bytes.
-    pub backlog: Option<Box<Backlog>>,
-    /// Bytes in the backlog.
-    pub backlog_bytes: usize,
-    /// Tick at which the send in flight began.
-    pub write_since: u32,
-    /// Tick at which the message being assembled began.
-    pub assembly_since: u32,
-    /// A frame header, control frame or request head that is not whole yet.
-    pub carry: Vec<u8>,
-    /// What came of a peer that has to wait for its rate.
-    pub held: Vec<u8>,
-    /// Where the search for the end of the head in `carry` stands.
-    pub scanner: HeadScanner,
-    /// Bytes of head and body that the request in `carry` needs; 0 while the head is not whole.
-    pub request_bytes: usize,
-    /// A message that is not whole yet.
-    pub assembly: Assembly,
-    /// A compressed message that is not whole yet.
-    pub inflating: Option<Box<Job>>,
-    /// The 101 response to a handshake on which the decision is out.
-    pub acceptance: Vec<u8>,
-    /// Pongs queued since the last flush.
-    pub pongs: u8,
-    /// What of it is in the core's books.
-    pub entry: ledger::Entry,
-    /// The client role's handshake under way.
-    pub handshake: Option<Box<ClientHandshake>>,
-}
-
-impl Work {
-    /// Bytes not yet taken by the kernel.
-    pub fn queued(&self) -> usize {
-        self.queue.bytes() + self.in_flight + self.backlog_bytes
-    }
-}
 
 /// What became of a message that was to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,6 +156,18 @@ impl Common {
         (slot.work != NO_WORK).then(|| &mut self.works[slot.work as usize])
     }
 
+    /// The place for what has come and is not whole.
+    #[inline]
+    pub fn receive(&mut self, slot: &mut Slot) -> &mut Received {
+        self.work(slot).receive()
+    }
+
+    /// What has come and is not whole, if there is anything.
+    #[inline]
+    pub fn received(&mut self, slot: &Slot) -> Option<&mut Received> {
+        self.existing_work(slot)?.received.as_deref_mut()
+    }
+
     /// Bytes queued on a connection.
     pub fn queued(&self, slot: &Slot) -> usize {
         if slot.work == NO_WORK { 0 } else { self.works[slot.work as usize].queued() }
@@ -216,14 +177,13 @@ impl Common {
     /// ended is of no use any more.
     pub fn release_idle_work(&mut self, slot: &mut Slot, token: Token) {
         let Some(work) = self.existing_work(slot).filter(|work| work.queued() == 0) else { return };
-        let ended = slot.phase == Phase::Lingering;
-        // What has come of a message that nobody will hear is of no use.
-        let is_heard = !ended && slot.session.state() == State::Open;
-        let idle = (ended || (work.carry.is_empty() && work.held.is_empty()))
-            && work.handshake.is_none()
-            && work.acceptance.is_empty()
-            && (!is_heard || work.inflating.is_none())
-            && (!is_heard || slot.flags.has(Flags::STREAM) || !slot.session.is_inside_message());
+        let idle = work.received.as_deref().is_none_or(|received| {
+            // What has come of a message that nobody will hear is of no use.
+            let ended = slot.phase == Phase::Lingering;
+            let is_heard = !ended && slot.session.state() == State::Open;
+            let goes_on = is_heard && slot.session.is_inside_message() && !slot.flags.has(Flags::STREAM);
+            received.is_idle(ended, is_heard) && !goes_on
+        });
         if idle {
             self.drop_work(slot, token);
         }
@@ -237,16 +197,18 @@ impl Common {
         let work = self.works.remove(slot.work as usize);
         slot.work = NO_WORK;
         self.outbox_bytes -= work.queued();
-        self.ledger.take_out(work.entry);
         work.queue.dismantle(&mut self.pool);
         if let Some(backlog) = work.backlog {
             backlog.dismantle(&mut self.pool);
         }
-        self.pool.give(work.carry);
-        self.pool.give(work.held);
-        self.pool.give(work.acceptance);
-        work.assembly.dismantle(&mut self.pool);
-        if let Some(inflater) = work.inflating.and_then(|job| job.into_inflater()) {
+        if let Some(received) = work.received {
+            self.drop_received(slot, token, *received);
+        }
+    }
+
+    fn drop_received(&mut self, slot: &Slot, token: Token, received: Received) {
+        self.ledger.take_out(received.entry);
+        if let Some(inflater) = received.dismantle(&mut self.pool).and_then(|job| job.into_inflater()) {
             self.deflate.take_back(token.slot, slot.session.peer_keeps_window(), inflater);
         }
     }

@@ -79,7 +79,10 @@ pub(super) fn nearest(common: &Common, index: u32, slot: &Slot) -> Option<(i32, 
         .filter(|_| slot.phase == Phase::Open && slot.session.state() == State::Open)
         .filter(|_| slot.session.is_inside_message())
         .filter(|_| !slot.flags.has(Flags::STREAM) && !slot.flags.has(Flags::SLOWED))
-        .and_then(|work| left(work.assembly_since, deadlines.assembly_ms, Due::End(Deadline::Assembly)));
+        .and_then(|work| work.received.as_ref())
+        .and_then(|received| {
+            left(received.assembly_since, deadlines.assembly_ms, Due::End(Deadline::Assembly))
+        });
     let ages = match slot.phase {
         Phase::Open => slot.session.state() == State::Open && slot.session.role() == Role::Server,
         Phase::Stream => slot.flags.has(Flags::EVENTS),

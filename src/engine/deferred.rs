@@ -68,12 +68,12 @@ impl<H: Handler> Party<'_, H> {
 
     /// More came from a peer that has not been answered yet. The flush pauses receiving.
     pub fn take_early(&mut self, input: &[u8]) -> Outcome {
-        let mut carry = std::mem::take(&mut self.common.work(self.slot).carry);
+        let mut carry = std::mem::take(&mut self.common.receive(self.slot).carry);
         if carry.capacity() == 0 {
             carry = self.common.pool.take(input.len());
         }
         carry.extend_from_slice(input);
-        self.common.work(self.slot).carry = carry;
+        self.common.receive(self.slot).carry = carry;
         Outcome::Continue
     }
 
@@ -109,7 +109,7 @@ impl<H: Handler> Party<'_, H> {
     /// Answers the request that waits; what follows it is served again.
     fn answer(&mut self, answer: Answer) -> Served {
         let acceptance =
-            self.common.existing_work(self.slot).map(|work| std::mem::take(&mut work.acceptance));
+            self.common.received(self.slot).map(|received| std::mem::take(&mut received.acceptance));
         let acceptance = acceptance.filter(|head| !head.is_empty());
         let (state, exchange) = self.settle_wait();
         match (answer, acceptance, state) {
@@ -143,8 +143,8 @@ impl<H: Handler> Party<'_, H> {
         if let Served::Rest = served {
             return self.take_requests(&mut []);
         }
-        let work = self.common.work(self.slot);
-        let mut early = std::mem::take(&mut work.carry);
+        let received = self.common.received(self.slot);
+        let mut early = received.map(|received| std::mem::take(&mut received.carry)).unwrap_or_default();
         let outcome = self.go_on(&mut early, served);
         self.common.pool.give(early);
         outcome

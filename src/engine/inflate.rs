@@ -44,7 +44,7 @@ pub(super) fn piece<H: Handler>(
     let mut job = if first {
         Job { message: Inflating::new(kind), inflater: None, held: Vec::new(), begun: false }
     } else {
-        match conn.common.existing_work(conn.slot).and_then(|work| work.inflating.take()) {
+        match conn.common.received(conn.slot).and_then(|received| received.inflating.take()) {
             Some(job) => *job,
             // Its beginning was not taken, as the connection was closing.
             None => return Ok(()),
@@ -52,7 +52,7 @@ pub(super) fn piece<H: Handler>(
     };
     if first && !last {
         let tick = conn.common.tick;
-        conn.common.work(conn.slot).assembly_since = tick;
+        conn.common.receive(conn.slot).assembly_since = tick;
     }
     let (index, takeover) = (conn.token.slot, conn.slot.session.peer_keeps_window());
     if job.inflater.is_none() {
@@ -70,7 +70,7 @@ pub(super) fn piece<H: Handler>(
         inflate(handler, conn, &mut job.message, inflater, &mut job.begun, &mut input, last, &mut out);
     conn.common.deflate.return_step(out);
     if !last && inflated.is_ok() {
-        conn.common.work(conn.slot).inflating = Some(Box::new(job));
+        conn.common.receive(conn.slot).inflating = Some(Box::new(job));
     } else if let Some(inflater) = job.inflater {
         conn.common.deflate.take_back(index, takeover, inflater);
     }
@@ -86,7 +86,7 @@ fn hold<S>(conn: &mut Conn<'_, S>, mut job: Job, payload: &[u8]) -> Result<(), V
     if job.held.len() > conn.common.limits.max_message_bytes as usize {
         return Err(Violation::MessageTooBig);
     }
-    conn.common.work(conn.slot).inflating = Some(Box::new(job));
+    conn.common.receive(conn.slot).inflating = Some(Box::new(job));
     Ok(())
 }
 

@@ -6,9 +6,10 @@
 //! that hold most, until an eighth of the budget is free again.
 
 use super::Core;
-use super::common::{Common, Work};
+use super::common::Common;
 use super::events::event;
 use super::slot::{Flags, NO_WORK, Phase, Slot};
+use super::work::Work;
 use crate::driver::{Driver, Token};
 use crate::handler::{CloseReason, Handler};
 use crate::http::Response;
@@ -32,27 +33,21 @@ pub struct Entry {
     is_early: bool,
 }
 
-impl Work {
-    /// Bytes received that it keeps.
-    pub fn received_bytes(&self) -> usize {
-        self.carry.capacity()
-            + self.held.capacity()
-            + self.acceptance.capacity()
-            + self.assembly.capacity()
-            + self.inflating.as_ref().map_or(0, |job| job.held_bytes())
-    }
-}
-
 impl Common {
-    /// Enters what the connection's work keeps. To be called when it may have changed.
+    /// Enters what is kept of what came, and gives its place back where that is nothing. To be called when it may have
+    /// changed.
     #[inline]
     pub fn account(&mut self, slot: &Slot) {
         let Some(work) = self.works.get_mut(slot.work as usize) else { return };
+        let Some(received) = &mut work.received else { return };
         let is_early = matches!(slot.phase, Phase::Head | Phase::Deferred);
-        let entry = Entry { bytes: work.received_bytes(), is_early };
-        let before = std::mem::replace(&mut work.entry, entry);
+        let entry = Entry { bytes: received.bytes(), is_early };
+        let before = std::mem::replace(&mut received.entry, entry);
         self.ledger.take_out(before);
         self.ledger.put_in(entry);
+        if received.is_empty() && !slot.session.is_inside_message() {
+            work.received = None;
+        }
     }
 
     /// Whether nothing of what came is kept, and nothing but answers within bounds waits: then there is nothing to account,
@@ -64,15 +59,16 @@ impl Common {
         let queued = work.queued();
         slot.phase == Phase::Open
             && slot.flags.has(Flags::DIRTY)
-            && work.entry == Entry::default()
-            && work.received_bytes() == 0
+            && work.received.is_none()
             && queued > 0
             && (queued <= bound || bound == 0)
     }
 
     /// Bytes that a connection holds, but for its slot.
     pub fn held_bytes(&self, slot: &Slot) -> usize {
-        self.works.get(slot.work as usize).map_or(0, |work| work.queued() + work.entry.bytes)
+        self.works.get(slot.work as usize).map_or(0, |work| {
+            work.queued() + work.received.as_ref().map_or(0, |received| received.entry.bytes)
+        })
     }
 }
 
@@ -201,11 +197,12 @@ impl<D: Driver, H: Handler> Core<D, H> {
 impl Common {
     /// Gives back what was received of a connection that will not go on.
     fn forget_received(&mut self, slot: &mut Slot) {
-        let Some(work) = self.works.get_mut(slot.work as usize) else { return };
-        let assembly = std::mem::take(&mut work.assembly);
-        let buffers = [&mut work.carry, &mut work.held, &mut work.acceptance].map(std::mem::take);
-        assembly.dismantle(&mut self.pool);
-        buffers.into_iter().for_each(|buffer| self.pool.give(buffer));
+        let Self { works, pool, .. } = self;
+        let work = works.get_mut(slot.work as usize);
+        let Some(received) = work.and_then(|work| work.received.as_deref_mut()) else { return };
+        std::mem::take(&mut received.assembly).dismantle(pool);
+        let buffers = [&mut received.carry, &mut received.held, &mut received.acceptance];
+        buffers.into_iter().for_each(|buffer| pool.give(std::mem::take(buffer)));
         self.account(slot);
     }
 }

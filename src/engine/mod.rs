@@ -54,6 +54,7 @@ pub mod tls;
 pub mod topics;
 pub mod users;
 pub mod wheel;
+pub mod work;
 
 use crate::config::{BusyPoll, Compression, Deadlines, Limits, OriginPolicy, Rates};
 use crate::driver::{Driver, Event, PeerAddr, Token};
@@ -355,9 +356,20 @@ impl<D: Driver, H: Handler> Core<D, H> {
         (self.unawaited, self.hurries) = (false, false);
         self.answers.turn();
         let mut heard = false;
-        while let Some(event) = next {
-            heard |= event.is_traffic();
-            self.on_event(event);
+        loop {
+            match next {
+                // The most frequent ones first: bound as a whole, all of the event is moved once more.
+                Some(Event::Received { token, lease }) => {
+                    heard = true;
+                    self.on_received(token, lease);
+                }
+                Some(Event::Sent { token, buf, result }) => self.on_sent(token, buf, result),
+                Some(event) => {
+                    heard |= event.is_traffic();
+                    self.on_event(event);
+                }
+                None => break,
+            }
             next = self.driver.next_event();
         }
         if let (true, Some(spin)) = (heard, &mut self.spin) {

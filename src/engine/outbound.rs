@@ -141,7 +141,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         *state = Some(connect.state);
         self.common.secure(slot, token, secured);
         self.common.append(slot, token, 512, |out| handshake.write_request(out));
-        self.common.work(slot).handshake = Some(Box::new(handshake));
+        self.common.receive(slot).handshake = Some(Box::new(handshake));
         self.arm_within(token, self.common.deadlines.head_ms);
     }
 

@@ -2,8 +2,9 @@
 
 use super::Core;
 use super::clock::ticks;
-use super::common::{Common, Work};
-use super::slot::{Flags, Phase, Slot};
+use super::common::Common;
+use super::slot::{Flags, NO_WORK, Phase, Slot};
+use super::work::Work;
 use crate::driver::{Driver, SendBuf, Token};
 use crate::handler::{CloseReason, Conn, Handler};
 use crate::ws::{Role, State};
@@ -60,6 +61,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
                             *outbox_bytes -= std::mem::take(&mut work.in_flight);
                             pool.give_back(buf);
                             self.common.release_idle_work(slot, token);
+                            if slot.work == NO_WORK && self.common.has_its_timer(slot) {
+                                continue;
+                            }
                         } else {
                             self.sent.push(token);
                             self.unawaited = true;
@@ -86,6 +90,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.common.outbox_bytes -= bytes;
         if result.is_err() {
             return self.abort(token, CloseReason::Disconnected);
+        }
+        if !more && is_carefree(slot) {
+            return self.common.release_idle_work(slot, token);
         }
         if more {
             self.common.mark_dirty(slot, token);
@@ -195,7 +202,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             Phase::Open | Phase::Head => {
                 self.common.queued(slot) >= self.common.limits.pause_receive_bytes as usize
             }
-            Phase::Deferred => self.common.existing_work(slot).is_some_and(|work| !work.carry.is_empty()),
+            Phase::Deferred => self.common.received(slot).is_some_and(|received| !received.carry.is_empty()),
             _ => false,
         };
         if too_much && !slot.flags.has(Flags::PAUSED) {
@@ -203,16 +210,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             self.common.stats.receive_pauses.add(1);
             self.driver.pause(token);
         }
-        // An open connection between messages has no deadline before the idle one. Its timer may
-        // still be that of the handshake, which may be later.
-        let ahead = slot.links.deadline().wrapping_sub(self.common.tick) as i32;
-        let settled = slot.phase == Phase::Open
-            && slot.session.state() == State::Open
-            && !slot.session.is_inside_message()
-            && slot.links.is_armed()
-            && !self.common.lifetimes.is_on()
-            && ahead <= ticks(self.common.deadlines.idle_ms) as i32;
-        if !settled {
+        if !self.common.has_its_timer(slot) {
             self.arm_for_state(token);
         }
     }
@@ -242,11 +240,31 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 }
 
+impl Common {
+    /// Whether the timer is surely early enough: an open connection between messages has no deadline before the idle
+    /// one. Its timer may still be that of the handshake, which may be later.
+    #[inline]
+    fn has_its_timer(&self, slot: &Slot) -> bool {
+        let ahead = slot.links.deadline().wrapping_sub(self.tick) as i32;
+        slot.phase == Phase::Open
+            && slot.session.state() == State::Open
+            && !slot.session.is_inside_message()
+            && slot.links.is_armed()
+            && !self.lifetimes.is_on()
+            && ahead <= ticks(self.deadlines.idle_ms) as i32
+    }
+}
+
 /// Nothing follows the end of the send in flight: no more bytes, no callback, no resumed receiving.
+#[inline]
 fn nobody_awaits(slot: &Slot, work: &Work, pause_receive_bytes: usize) -> bool {
-    work.queued() == work.in_flight
-        && work.in_flight < pause_receive_bytes
-        && !slot.flags.has(Flags::WANTS_DRAIN)
+    work.queued() == work.in_flight && work.in_flight < pause_receive_bytes && is_carefree(slot)
+}
+
+/// An open connection that nothing has to be done for when all has been sent.
+#[inline]
+fn is_carefree(slot: &Slot) -> bool {
+    !slot.flags.has(Flags::WANTS_DRAIN)
         && !slot.flags.has(Flags::PAUSED)
         && slot.phase == Phase::Open
         && slot.session.state() == State::Open

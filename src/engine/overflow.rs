@@ -5,10 +5,11 @@
 //! to the queue a few at a time.
 
 use super::backlog::{Backlog, Key};
-use super::common::{Common, SendResult, Work};
+use super::common::{Common, SendResult};
 use super::pool::Pool;
 use super::sides::Side;
 use super::slot::{Flags, Phase, Slot};
+use super::work::Work;
 use crate::driver::{SendBuf, Token};
 use crate::ws::{self, CloseCode, Kind, Prepared, Role, State};
 use bytes::Bytes;

@@ -21,6 +21,9 @@ const MAX_LIST_LEN: usize = 16;
 /// Free buffers of so many bytes are kept whether they are used or not.
 const KEPT_BYTES: usize = 64 << 10;
 
+/// What waits behind the first buffer of a queue. In a box, as it is part of every work and used by few.
+pub type List = Box<VecDeque<SendBuf>>;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Small,
@@ -78,7 +81,7 @@ pub struct Pool {
     small: Stack,
     large: Stack,
     long: Stack,
-    lists: Vec<VecDeque<SendBuf>>,
+    lists: Vec<List>,
     free_bytes: usize,
     max_bytes: usize,
     /// Bytes that came in and are being answered; 0 at other times.
@@ -93,7 +96,19 @@ impl Pool {
     }
 
     /// An empty buffer, likely to have room for `expected` bytes.
+    #[inline]
     pub fn take(&mut self, expected: usize) -> Vec<u8> {
+        if Class::of(expected) == Class::Small
+            && let Some(buffer) = self.small.pop()
+        {
+            self.free_bytes -= buffer.capacity();
+            return buffer;
+        }
+        self.take_or_make(expected)
+    }
+
+    #[inline(never)]
+    fn take_or_make(&mut self, expected: usize) -> Vec<u8> {
         if let Some(buffer) = self.take_free(expected) {
             return buffer;
         }
@@ -134,6 +149,7 @@ impl Pool {
 
     /// An empty buffer for an answer of `expected` bytes and those that are likely to follow it: a buffer that
     /// becomes large on the way is copied.
+    #[inline]
     pub fn take_for_answers(&mut self, expected: usize) -> Vec<u8> {
         let likely = if expected >= self.answering_bytes / ANSWERED_IN { self.answering_bytes } else { 0 };
         self.take(expected.max(likely))
@@ -164,6 +180,7 @@ impl Pool {
     }
 
     /// Takes a buffer back, or frees it when enough are kept.
+    #[inline]
     pub fn give(&mut self, mut buffer: Vec<u8>) {
         let capacity = buffer.capacity();
         if capacity == 0 || self.free_bytes + capacity > self.max_bytes {
@@ -175,12 +192,12 @@ impl Pool {
     }
 
     /// An empty list for what waits to be sent.
-    pub fn take_list(&mut self) -> VecDeque<SendBuf> {
+    pub fn take_list(&mut self) -> List {
         self.lists.pop().unwrap_or_default()
     }
 
     /// Takes a list back, and the buffers in it.
-    pub fn give_list(&mut self, mut list: VecDeque<SendBuf>) {
+    pub fn give_list(&mut self, mut list: List) {
         list.drain(..).for_each(|buf| self.give_back(buf));
         if (1..=MAX_LIST_LEN).contains(&list.capacity()) && self.lists.len() < MAX_LISTS {
             self.lists.push(list);
@@ -188,6 +205,7 @@ impl Pool {
     }
 
     /// Takes back what has been sent; a shared frame is let go.
+    #[inline]
     pub fn give_back(&mut self, buf: SendBuf) {
         if let SendBuf::Owned(buffer) = buf {
             self.give(buffer);

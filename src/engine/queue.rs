@@ -7,11 +7,10 @@
 //! small one is: a further send costs more than the copy. A large one waits as it is, so that
 //! those who do not keep up hold one copy of it together.
 
-use super::pool::Pool;
+use super::pool::{List, Pool};
 use crate::driver::SendBuf;
 use crate::ws::MAX_HEADER;
 use bytes::Bytes;
-use std::collections::VecDeque;
 
 /// A shared frame below it is joined with what stands beside it. Copying so much takes 0.6 µs where a
 /// send takes 4 (loopback, Linux 6.18); from here on the memory of those who do not keep up counts.
@@ -26,7 +25,7 @@ pub struct Queue {
     /// What goes first; without bytes where nothing waits.
     first: SendBuf,
     /// What follows, where a large shared frame is among it.
-    behind: VecDeque<SendBuf>,
+    behind: Option<List>,
     bytes: usize,
     /// Bytes of `first` that are done with, where it is taken in parts.
     taken: usize,
@@ -34,7 +33,7 @@ pub struct Queue {
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { first: SendBuf::Owned(Vec::new()), behind: VecDeque::new(), bytes: 0, taken: 0 }
+        Self { first: SendBuf::Owned(Vec::new()), behind: None, bytes: 0, taken: 0 }
     }
 }
 
@@ -46,14 +45,14 @@ impl Queue {
 
     /// Buffers that hold them, one at least.
     pub fn buffers(&self) -> usize {
-        1 + self.behind.len()
+        1 + self.behind.as_ref().map_or(0, |behind| behind.len())
     }
 
     /// Appends what `write` writes, about `expected` bytes; tells how many it were.
     #[inline]
     pub fn append(&mut self, pool: &mut Pool, expected: usize, write: impl FnOnce(&mut Vec<u8>)) -> usize {
         let own = match &mut self.first {
-            SendBuf::Owned(own) if self.behind.is_empty() => own,
+            SendBuf::Owned(own) if is_empty(&self.behind) => own,
             _ => self.own_end(pool, expected),
         };
         let own = if own.capacity() == 0 {
@@ -85,7 +84,7 @@ impl Queue {
         let before = own.len();
         let most = MAX_HEADER + payload_bytes;
         let fits = own.capacity() - before >= most && self.bytes + most <= max_bytes;
-        if before == 0 || !fits || !self.behind.is_empty() {
+        if before == 0 || !fits || !is_empty(&self.behind) {
             return None;
         }
         write(own);
@@ -124,7 +123,8 @@ impl Queue {
 
     /// Brings the frame that was promised.
     pub fn fulfil(&mut self, frame: Vec<u8>) {
-        let mut bufs = std::iter::once(&mut self.first).chain(&mut self.behind);
+        let behind = self.behind.iter_mut().flat_map(|behind| behind.iter_mut());
+        let mut bufs = std::iter::once(&mut self.first).chain(behind);
         let place = bufs.find(|buf| matches!(buf, SendBuf::Shared(shared) if shared.is_empty()));
         debug_assert!(place.is_some(), "a frame that was not promised");
         if let Some(place) = place {
@@ -138,7 +138,7 @@ impl Queue {
         if self.bytes == 0 {
             return None;
         }
-        let following = self.behind.pop_front().unwrap_or(SendBuf::EMPTY);
+        let following = self.following();
         let mut next = std::mem::replace(&mut self.first, following);
         self.bytes -= next.as_slice().len();
         if next.as_slice().is_empty() {
@@ -165,7 +165,7 @@ impl Queue {
         self.taken += bytes;
         self.bytes -= bytes;
         if self.first.as_slice().len() == self.taken {
-            let following = self.behind.pop_front().unwrap_or(SendBuf::Owned(Vec::new()));
+            let following = self.following();
             pool.give_back(std::mem::replace(&mut self.first, following));
             self.taken = 0;
         }
@@ -179,29 +179,38 @@ impl Queue {
     /// Empties it.
     pub fn dismantle(self, pool: &mut Pool) {
         pool.give_back(self.first);
-        pool.give_list(self.behind);
+        if let Some(behind) = self.behind {
+            pool.give_list(behind);
+        }
+    }
+
+    /// Takes what follows the first.
+    #[inline]
+    fn following(&mut self) -> SendBuf {
+        self.behind.as_mut().and_then(|behind| behind.pop_front()).unwrap_or(SendBuf::EMPTY)
     }
 
     fn push_behind(&mut self, pool: &mut Pool, buf: SendBuf) {
-        if self.behind.capacity() == 0 {
-            self.behind = pool.take_list();
-        }
-        self.behind.push_back(buf);
+        self.behind.get_or_insert_with(|| pool.take_list()).push_back(buf);
+    }
+
+    fn last(&mut self) -> &mut SendBuf {
+        self.behind.as_mut().and_then(|behind| behind.back_mut()).unwrap_or(&mut self.first)
     }
 
     #[cold]
     fn chain(&mut self, pool: &mut Pool, expected: usize) -> &mut Vec<u8> {
         let own = SendBuf::Owned(pool.take(expected));
         self.push_behind(pool, own);
-        match self.behind.back_mut() {
-            Some(SendBuf::Owned(own)) => own,
-            _ => unreachable!("it has just been put there"),
+        match self.last() {
+            SendBuf::Owned(own) => own,
+            SendBuf::Shared(_) => unreachable!("it has just been put there"),
         }
     }
 
     /// The end of the queue, made one to which bytes can be appended.
     fn own_end(&mut self, pool: &mut Pool, expected: usize) -> &mut Vec<u8> {
-        match self.behind.back_mut().unwrap_or(&mut self.first) {
+        match self.last() {
             SendBuf::Owned(_) => {}
             // Without bytes it is the place of a frame that was promised.
             SendBuf::Shared(frame) if frame.is_empty() || frame.len() >= JOIN_BELOW_BYTES => {
@@ -213,11 +222,16 @@ impl Queue {
                 *end = SendBuf::Owned(own);
             }
         }
-        match self.behind.back_mut().unwrap_or(&mut self.first) {
+        match self.last() {
             SendBuf::Owned(own) => own,
             SendBuf::Shared(_) => unreachable!("it has just been made its own"),
         }
     }
+}
+
+#[inline]
+fn is_empty(list: &Option<List>) -> bool {
+    list.as_ref().is_none_or(|list| list.is_empty())
 }
 
 #[cfg(test)]

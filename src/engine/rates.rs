@@ -171,12 +171,12 @@ impl<H: Handler> Party<'_, H> {
         if input.is_empty() {
             return;
         }
-        let mut held = std::mem::take(&mut self.common.work(self.slot).held);
+        let mut held = std::mem::take(&mut self.common.receive(self.slot).held);
         if held.capacity() == 0 {
             held = self.common.pool.take(input.len());
         }
         held.extend_from_slice(input);
-        self.common.work(self.slot).held = held;
+        self.common.receive(self.slot).held = held;
     }
 
     /// The peer sends faster than it may.
@@ -232,9 +232,9 @@ impl<D: Driver, H: Handler> Core<D, H> {
             // The pause was ours: it is no part of the time that a message may take.
             let waited = party.common.tick.wrapping_sub(since);
             let mut held = Vec::new();
-            if let Some(work) = party.common.existing_work(party.slot) {
-                work.assembly_since = work.assembly_since.wrapping_add(waited);
-                held = std::mem::take(&mut work.held);
+            if let Some(received) = party.common.received(party.slot) {
+                received.assembly_since = received.assembly_since.wrapping_add(waited);
+                held = std::mem::take(&mut received.held);
             }
             let outcome = if party.slot.phase == Phase::Open {
                 party.take_frames(&mut held, false)

@@ -3,7 +3,7 @@
 use super::common::Common;
 use super::lent::Lent;
 use super::party::Party;
-use super::slot::{Entry, Flags, Phase};
+use super::slot::{Entry, Flags, Phase, Slot};
 use super::{Core, inflate};
 use crate::driver::{Driver, Lease, Token};
 use crate::handler::{CloseReason, Conn, Fragment, Handler};
@@ -27,23 +27,23 @@ pub(super) enum Outcome {
 impl<D: Driver, H: Handler> Core<D, H> {
     pub(super) fn on_received(&mut self, token: Token, lease: Lease) {
         let Self { driver, handler, table, common, .. } = self;
+        let Some((slot, state)) = table.get(token) else { return driver.release(lease) };
         let dirty = common.dirty.len();
-        let mut answers_early = driver.sends_at_once();
-        let mut outcome = Outcome::Continue;
-        if let Some((slot, state)) = table.get(token) {
-            // A record that the kernel cannot open is an error of the socket's, which a send would be told of
-            // in place of the receive that comes next.
-            answers_early &= !slot.entry.has(Entry::OPENED);
-            let mut party = Party { handler, token, slot, state, common };
-            let input = driver.bytes(&lease);
-            party.common.pool.answering_bytes = input.len();
-            let sealed = party.slot.flags.has(Flags::TLS) && !party.slot.entry.has(Entry::OPENED);
-            outcome = if sealed { party.take_sealed(input) } else { party.take(input, true) };
+        let mut party = Party { handler, token, slot, state, common };
+        let input = driver.bytes(&lease);
+        party.common.pool.answering_bytes = input.len();
+        let opened = party.slot.entry.has(Entry::OPENED);
+        let sealed = party.slot.flags.has(Flags::TLS) && !opened;
+        let outcome = if sealed { party.take_sealed(input) } else { party.take(input, true) };
+        common.pool.answering_bytes = 0;
+        let is_done = common.is_done(slot, &outcome);
+        let answered = self.end_lease(token, lease);
+        if !is_done {
+            self.after_received(token, outcome);
         }
-        self.common.pool.answering_bytes = 0;
-        answers_early &= !self.end_lease(token, lease);
-        self.after_received(token, outcome);
-        if answers_early {
+        // A record that the kernel cannot open is an error of the socket's, which a send would be told of
+        // in place of the receive that comes next.
+        if self.driver.sends_at_once() && !opened && !answered {
             self.answer_early(token, dirty);
         }
     }
@@ -53,7 +53,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             self.pause_the_fast(token);
         }
         if let Some((slot, _)) = self.table.get(token) {
-            if matches!(outcome, Outcome::Continue) && self.common.merely_answers(slot) {
+            if self.common.is_done(slot, &outcome) {
                 return;
             }
             self.common.account(slot);
@@ -115,6 +115,14 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 }
 
+impl Common {
+    /// Whether all that came has been done with, and the flush sees to the answer.
+    #[inline]
+    fn is_done(&self, slot: &Slot, outcome: &Outcome) -> bool {
+        matches!(outcome, Outcome::Continue) && !self.meters.owes() && self.merely_answers(slot)
+    }
+}
+
 impl<H: Handler> Party<'_, H> {
     /// Takes bytes as the connection's state asks for. `leased` means that `input` is the lease, out of
     /// which may be answered.
@@ -142,15 +150,14 @@ impl<H: Handler> Party<'_, H> {
             return Outcome::Continue;
         }
         let mut at = 0;
-        let was_inside = self.slot.session.is_inside_message();
-        let messages_before = self.common.stats.messages_received();
-        let carry = self.common.existing_work(self.slot).map(|work| std::mem::take(&mut work.carry));
+        let inside = self.slot.session.is_inside_message().then(|| self.common.stats.messages_received());
+        let carry = self.common.received(self.slot).map(|received| std::mem::take(&mut received.carry));
         if let Some(mut carry) = carry.filter(|carry| !carry.is_empty()) {
             let whole = complete_carry(&mut carry, input, &mut at);
             // Decoded even if it is not whole: two bytes are enough for most violations.
             let outcome = self.decode(&mut carry, &mut 0, false);
             if !whole && matches!(outcome, Outcome::Continue) {
-                self.common.work(self.slot).carry = carry;
+                self.common.receive(self.slot).carry = carry;
                 return outcome;
             }
             self.common.pool.give(carry);
@@ -163,10 +170,12 @@ impl<H: Handler> Party<'_, H> {
         if !matches!(outcome, Outcome::Continue) {
             return outcome;
         }
-        let goes_on = was_inside && self.common.stats.messages_received() == messages_before;
-        if self.slot.session.is_inside_message() && !goes_on && !self.slot.flags.has(Flags::STREAM) {
-            // Perhaps only its header came: no piece of it would tell.
-            self.common.work(self.slot).assembly_since = self.common.tick;
+        if self.slot.session.is_inside_message() && !self.slot.flags.has(Flags::STREAM) {
+            let goes_on = inside.is_some_and(|before| self.common.stats.messages_received() == before);
+            if !goes_on {
+                // Perhaps only its header came: no piece of it would tell.
+                self.common.receive(self.slot).assembly_since = self.common.tick;
+            }
         }
         if self.common.meters.owes() {
             self.slot.flags.set(Flags::SLOWED);
@@ -174,7 +183,7 @@ impl<H: Handler> Party<'_, H> {
         } else if at < input.len() {
             let mut carry = self.common.pool.take(ws::MAX_CARRY);
             carry.extend_from_slice(&input[at..]);
-            self.common.work(self.slot).carry = carry;
+            self.common.receive(self.slot).carry = carry;
         }
         outcome
     }
@@ -369,10 +378,10 @@ pub(super) fn piece<H: Handler>(
     let whole_bytes = conn.slot.session.declared_bytes();
     conn.common.work(conn.slot);
     let Common { works, pool, .. } = &mut *conn.common;
-    let work = &mut works[conn.slot.work as usize];
-    work.assembly.push(pool, payload, whole_bytes);
+    let received = works[conn.slot.work as usize].receive();
+    received.assembly.push(pool, payload, whole_bytes);
     if last {
-        let assembly = std::mem::take(&mut work.assembly);
+        let assembly = std::mem::take(&mut received.assembly);
         conn.common.lent = Lent::of(conn.token, &assembly);
         deliver::<true, H>(handler, conn, kind, assembly.message());
         let lent = conn.common.lent.take();

@@ -48,8 +48,8 @@ impl<H: Handler> Party<'_, H> {
     /// Takes bytes of a connection that is not a WebSocket yet. Empty input looks again at what was
     /// put off.
     pub fn take_requests(&mut self, input: &mut [u8]) -> Outcome {
-        let work = self.common.existing_work(self.slot);
-        let mut carry = work.map(|work| std::mem::take(&mut work.carry)).unwrap_or_default();
+        let received = self.common.received(self.slot);
+        let mut carry = received.map(|received| std::mem::take(&mut received.carry)).unwrap_or_default();
         if carry.is_empty() {
             self.common.pool.give(carry);
             let (used, served) = self.serve(input);
@@ -59,7 +59,7 @@ impl<H: Handler> Party<'_, H> {
         let (used, served) = self.serve(&carry);
         if let Served::Rest = served {
             carry.drain(..used);
-            self.common.work(self.slot).carry = carry;
+            self.common.receive(self.slot).carry = carry;
             return Outcome::Continue;
         }
         let outcome = self.go_on(&mut carry[used..], served);
@@ -77,7 +77,7 @@ impl<H: Handler> Party<'_, H> {
                 if !rest.is_empty() {
                     let mut carry = self.common.pool.take(rest.len());
                     carry.extend_from_slice(rest);
-                    self.common.work(self.slot).carry = carry;
+                    self.common.receive(self.slot).carry = carry;
                 }
                 Outcome::Continue
             }
@@ -138,16 +138,16 @@ impl<H: Handler> Party<'_, H> {
         {
             return self.refuse_tls();
         }
-        let work = self.common.existing_work(self.slot);
+        let received = self.common.received(self.slot);
         let (mut scanner, request_bytes) =
-            work.map_or_else(Default::default, |work| (work.scanner, work.request_bytes));
+            received.map_or_else(Default::default, |received| (received.scanner, received.request_bytes));
         if buf.len() < request_bytes {
             return Next::Wait;
         }
         let head_bytes = match scanner.scan(buf, self.common.limits.max_head_bytes) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => {
-                self.common.work(self.slot).scanner = scanner;
+                self.common.receive(self.slot).scanner = scanner;
                 return Next::Wait;
             }
             Err(error) => return self.refuse(error.into()),
@@ -181,9 +181,9 @@ impl<H: Handler> Party<'_, H> {
 
     /// The end of the head is found again when the body is there: once, not per piece.
     fn await_body(&mut self, head: &Head<'_>, whole: usize) {
-        let work = self.common.work(self.slot);
-        let first = std::mem::replace(&mut work.request_bytes, whole) == 0;
-        work.scanner = HeadScanner::default();
+        let received = self.common.receive(self.slot);
+        let first = std::mem::replace(&mut received.request_bytes, whole) == 0;
+        received.scanner = HeadScanner::default();
         if first && head.has_token("expect", "100-continue") {
             self.append(32, |out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
         }
@@ -236,8 +236,9 @@ impl<H: Handler> Party<'_, H> {
     }
 
     fn forget_request(&mut self) {
-        let work = self.common.work(self.slot);
-        (work.scanner, work.request_bytes) = Default::default();
+        if let Some(received) = self.common.received(self.slot) {
+            (received.scanner, received.request_bytes) = Default::default();
+        }
     }
 
     /// Answers with an error. Where the next request would begin is not known or not of interest:
@@ -321,7 +322,7 @@ impl<H: Handler> Party<'_, H> {
         if accept.later.is_none() {
             self.append(256, write);
         } else {
-            write(&mut self.common.work(self.slot).acceptance);
+            write(&mut self.common.receive(self.slot).acceptance);
         }
         debug_assert!(written.is_ok());
         Ok(())
@@ -337,14 +338,14 @@ impl<H: Handler> Party<'_, H> {
 
     /// Takes the server's answer to our handshake (client role).
     pub fn take_answer(&mut self, input: &mut [u8]) -> Outcome {
-        let work = self.common.work(self.slot);
-        let mut answer = std::mem::take(&mut work.carry);
+        let received = self.common.receive(self.slot);
+        let mut answer = std::mem::take(&mut received.carry);
         answer.extend_from_slice(input);
-        let Some(mut handshake) = work.handshake.take() else { return Outcome::Abort };
+        let Some(mut handshake) = received.handshake.take() else { return Outcome::Abort };
         match handshake.check_response(&answer) {
             Ok(None) => {
-                let work = self.common.work(self.slot);
-                (work.carry, work.handshake) = (answer, Some(handshake));
+                let received = self.common.receive(self.slot);
+                (received.carry, received.handshake) = (answer, Some(handshake));
                 Outcome::Continue
             }
             Ok(Some(established)) => {

@@ -1,6 +1,6 @@
 //! What an idle connection costs: one cache line.
 //!
-//! Whatever a connection needs only while it is busy lives in [`Work`](super::common::Work) and is
+//! Whatever a connection needs only while it is busy lives in [`Work`](super::work::Work) and is
 //! borrowed from the core's pools.
 
 use super::wheel::Links;
@@ -204,6 +204,7 @@ impl PeerTable {
 
 /// One connection, 64 bytes.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct Slot {
     /// Protocol state.
     pub session: Session,

@@ -1,6 +1,6 @@
 //! Letting go of what a burst needed and nothing has needed since.
 //!
-//! Hundreds of handshakes in one turn take a buffer and a work each, some 800 bytes, and fill receive buffers, which a
+//! Hundreds of handshakes in one turn take a buffer and a work each, 640 bytes, and fill receive buffers, which a
 //! million silent connections then carry on their account. The contract: while more than a handful is kept, half of
 //! what was not used within a second is freed each second; what is in use is never touched. A busy shard takes
 //! longer: what it needs once in a few seconds would be freed and allocated again and again.

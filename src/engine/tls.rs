@@ -318,7 +318,9 @@ impl<H: Handler> Party<'_, H> {
             // A request that cannot be sent any more.
             *outbox_bytes -= work.queue.bytes();
             std::mem::take(&mut work.queue).dismantle(pool);
-            work.handshake = None;
+            if let Some(received) = &mut work.received {
+                received.handshake = None;
+            }
         }
         if self.slot.phase == Phase::Connecting
             && let Some(state) = self.state.take()

@@ -213,11 +213,11 @@ impl Epoll {
     }
 
     fn connection_ready(&mut self, token: Token, events: i32) -> Option<Event<EpollSocket>> {
-        let port = self.port(token)?;
+        let mut port = self.port(token)?;
         if events & (libc::EPOLLOUT | libc::EPOLLERR | libc::EPOLLHUP) != 0 && port.send != NONE {
             self.write(token);
+            port = self.port(token)?;
         }
-        let port = self.port(token)?;
         let ended = libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR;
         if events & ended != 0 {
             port.flags |= HANGUP;

@@ -467,16 +467,18 @@ impl Ring {
         send.flags(flags | libc::MSG_NOSIGNAL).build().flags(target.flags())
     }
 
-    /// The next send that was pushed by [`Self::push_send_unreported`] and has succeeded: its tag, and
-    /// bytes taken. To be asked after [`Self::reap`].
-    pub(super) fn pop_unreported(&mut self) -> Option<(u64, i32)> {
+    /// The next send that was pushed by [`Self::push_send_unreported`] and has succeeded: its tag and its key. To be
+    /// asked after [`Self::reap`].
+    #[inline]
+    pub(super) fn pop_unreported(&mut self) -> Option<(u64, u32)> {
         while let Some(first) = self.unreported.front().filter(|first| first.place <= self.taken) {
             let Unreported { place, key, tag } = *first;
             self.unreported.pop_front();
-            let sending = self.lent.sends.get(key as usize);
+            let sending = self.lent.sends.get_mut(key as usize);
             if let Some(sending) = sending.filter(|sending| sending.unreported == place) {
+                sending.in_flight = false;
                 self.in_flight -= 1;
-                return Some((tag, sending.left() as i32));
+                return Some((tag, key));
             }
         }
         None

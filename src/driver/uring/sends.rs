@@ -16,6 +16,7 @@ pub(super) enum Source {
 }
 
 /// A send that has not been told of.
+#[repr(align(64))]
 pub(super) struct Sending {
     source: Source,
     sent: usize,
