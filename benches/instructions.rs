@@ -18,7 +18,7 @@ const LIMITS: DecodeLimits = DecodeLimits { max_message_bytes: 1 << 20, stream: 
 
 /// A case by its name: what one round of it does, for messages of so many bytes.
 enum Case {
-    Decode(Kind, Vec<u8>),
+    Decode(Role, Kind, Vec<u8>),
     Encode(Vec<u8>, Option<[u8; 4]>),
     /// Echoes of so many messages in one turn, in the world of that seed.
     Turn(Vec<u8>, usize, u64),
@@ -30,11 +30,14 @@ fn case(name: &str) -> Option<Case> {
     let ascii = |bytes: usize| (0..bytes).map(|at| b'a' + (at % 26) as u8).collect::<Vec<u8>>();
     let cjk = "指輪を一つずつ線で結ぶ。".repeat(4).into_bytes()[..123].to_vec();
     Some(match name {
-        "decode/text/20" => Case::Decode(Kind::Text, ascii(20)),
-        "decode/binary/20" => Case::Decode(Kind::Binary, ascii(20)),
-        "decode/cjk/123" => Case::Decode(Kind::Text, cjk),
-        "decode/text/16384" => Case::Decode(Kind::Text, ascii(16_384)),
-        "decode/binary/16384" => Case::Decode(Kind::Binary, ascii(16_384)),
+        "decode/text/20" => Case::Decode(Role::Server, Kind::Text, ascii(20)),
+        "decode/binary/20" => Case::Decode(Role::Server, Kind::Binary, ascii(20)),
+        "decode/cjk/123" => Case::Decode(Role::Server, Kind::Text, cjk),
+        "decode/unmasked/text/20" => Case::Decode(Role::Client, Kind::Text, ascii(20)),
+        "decode/unmasked/cjk/123" => Case::Decode(Role::Client, Kind::Text, cjk),
+        "decode/unmasked/binary/20" => Case::Decode(Role::Client, Kind::Binary, ascii(20)),
+        "decode/text/16384" => Case::Decode(Role::Server, Kind::Text, ascii(16_384)),
+        "decode/binary/16384" => Case::Decode(Role::Server, Kind::Binary, ascii(16_384)),
         "encode/20" => Case::Encode(ascii(20), None),
         "encode/masked/20" => Case::Encode(ascii(20), Some(MASK)),
         "encode/512" => Case::Encode(ascii(512), None),
@@ -52,6 +55,9 @@ const CASES: &[&str] = &[
     "decode/text/20",
     "decode/binary/20",
     "decode/cjk/123",
+    "decode/unmasked/text/20",
+    "decode/unmasked/cjk/123",
+    "decode/unmasked/binary/20",
     "decode/text/16384",
     "decode/binary/16384",
     "encode/20",
@@ -82,7 +88,7 @@ impl Handler for Echo {
 /// Returns messages done.
 fn run(case: &Case, rounds: usize) -> usize {
     match case {
-        Case::Decode(kind, payload) => decode(*kind, payload, rounds),
+        Case::Decode(role, kind, payload) => decode(*role, *kind, payload, rounds),
         Case::Encode(payload, mask) => encode(payload, *mask, rounds),
         Case::Turn(payload, messages, seed) => turns(payload, *messages, *seed, rounds),
         Case::Handshakes => handshakes(rounds),
@@ -91,11 +97,12 @@ fn run(case: &Case, rounds: usize) -> usize {
 
 // Functions of their own: in one, what a case is compiled to would depend on the others.
 #[inline(never)]
-fn decode(kind: Kind, payload: &[u8], rounds: usize) -> usize {
-    let mut session = Session::new(Role::Server);
+fn decode(role: Role, kind: Kind, payload: &[u8], rounds: usize) -> usize {
+    let mut session = Session::new(role);
     let mut input = Vec::new();
     // A mask of zeros is the same work, and leaves the frame as it is for the next round.
-    encode_message(&mut input, kind, payload, Some([0; 4]));
+    let mask = (role == Role::Server).then_some([0; 4]);
+    encode_message(&mut input, kind, payload, mask);
     let mut messages = 0;
     for _ in 0..rounds {
         let mut at = 0;

@@ -28,7 +28,7 @@ use scalar::fallback as arch;
 use x86_64 as arch;
 
 pub use level::{Level, LevelError, available, forced, level};
-pub use utf8::{InvalidUtf8, Utf8, unmask_validate_whole};
+pub use utf8::{InvalidUtf8, Utf8, is_utf8, unmask_validate_whole};
 
 /// Payloads up to this many bytes are unmasked inline, without dispatch.
 pub const INLINE_BYTES: usize = 64;

@@ -137,6 +137,20 @@ fn check_text(text: &[u8]) {
     let mut masked = oracle(text, MASK, 2).0;
     let is_valid = unmask_validate_whole(&mut masked, MASK, 2);
     assert_eq!(is_valid, prefix(text) == Prefix::Whole, "{text:02x?} whole");
+    assert_eq!(is_utf8(text), prefix(text) == Prefix::Whole, "{text:02x?} unmasked");
+}
+
+#[test]
+fn a_character_that_is_not_ascii_is_seen_at_every_place_of_a_short_text() {
+    for len in 0..=70 {
+        let mut text = vec![b'a'; len];
+        assert!(is_utf8(&text));
+        for at in 0..len {
+            text[at] = 0xff;
+            assert!(!is_utf8(&text), "{len} bytes, one wrong at {at}");
+            text[at] = b'a';
+        }
+    }
 }
 
 const TEXTS: [&str; 5] = [

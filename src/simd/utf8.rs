@@ -46,6 +46,9 @@ pub struct Utf8 {
 
 const _: () = assert!(size_of::<Utf8>() <= 4);
 
+/// A text of up to so many bytes is short.
+const SHORT_BYTES: usize = 32;
+
 impl Utf8 {
     /// Takes the next piece of the text. An error means that one of these bytes can belong to no
     /// valid text that begins with those before it.
@@ -143,16 +146,37 @@ fn unmask_validate_strips(bytes: &mut [u8], key: u32) -> bool {
     text.unmask_validate_strips(bytes, key).is_ok() && text.finish().is_ok()
 }
 
+/// Whether `bytes` are whole characters and nothing else.
+///
+/// ```
+/// assert!(ringwire::simd::is_utf8("héllo".as_bytes()));
+/// assert!(!ringwire::simd::is_utf8(&"é".as_bytes()[..1]));
+/// ```
+#[inline(never)]
+pub fn is_utf8(bytes: &[u8]) -> bool {
+    is_ascii_block(bytes) || is_utf8_just_stored(bytes)
+}
+
 /// [`is_utf8`] for bytes that were stored just now. A vector that spans several stores can only be
 /// loaded when they have reached the cache; a short text is through byte by byte by then.
 #[inline(never)]
 fn is_utf8_just_stored(bytes: &[u8]) -> bool {
-    if bytes.len() <= 32 { core::str::from_utf8(bytes).is_ok() } else { is_utf8(bytes) }
+    match bytes.len() {
+        ..=SHORT_BYTES => core::str::from_utf8(bytes).is_ok(),
+        _ => arch::is_utf8(level::usable(), bytes),
+    }
 }
 
-/// Whether `bytes` are whole characters and nothing else.
-fn is_utf8(bytes: &[u8]) -> bool {
-    arch::is_utf8(level::usable(), bytes)
+/// Whether `bytes` are ASCII, for those that two words cover. False for others.
+#[inline]
+fn is_ascii_block(bytes: &[u8]) -> bool {
+    const SIGNS: u128 = u128::from_ne_bytes([0x80; 16]);
+    match (bytes.first_chunk::<16>(), bytes.last_chunk::<16>(), bytes.len()) {
+        (Some(&first), Some(&last), ..=SHORT_BYTES) => {
+            (u128::from_ne_bytes(first) | u128::from_ne_bytes(last)) & SIGNS == 0
+        }
+        _ => false,
+    }
 }
 
 /// How many bytes at the end may begin a character that goes on beyond it: 0 to 3.

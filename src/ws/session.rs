@@ -315,8 +315,9 @@ impl Session {
         at: &mut usize,
         limits: &DecodeLimits,
     ) -> Result<Option<Item>, Violation> {
-        match self.take_short_binary(input, at, limits) {
-            Some(item) => Ok(Some(item)),
+        match self.take_short_unmasked(input, at, limits) {
+            Some(Ok(item)) => Ok(Some(item)),
+            Some(Err(violation)) => Err(self.end_input(violation, input, at)),
             None if *at == input.len() => Ok(None),
             None => self.decode_any(input, at, limits),
         }
@@ -330,10 +331,8 @@ impl Session {
         at: &mut usize,
         limits: &DecodeLimits,
     ) -> Result<Option<Item>, Violation> {
-        if let Some(item) = self.take_short_binary(input, at, limits) {
-            return Ok(Some(item));
-        }
-        if let Some(item) = self.take_medium(input, at, limits) {
+        let short = self.take_short_unmasked(input, at, limits);
+        if let Some(item) = short.or_else(|| self.take_medium(input, at, limits)) {
             return item.map(Some).map_err(|violation| self.end_input(violation, input, at));
         }
         while !self.has(INPUT_ENDED) {
@@ -373,18 +372,27 @@ impl Session {
         Ok(None)
     }
 
-    /// A whole binary message from a server with the short length form, between messages: all of it is
-    /// payload as it is.
+    /// A whole message from a server with the short length form, between messages: all of it is payload as it is.
     #[inline]
-    fn take_short_binary(&self, input: &[u8], at: &mut usize, limits: &DecodeLimits) -> Option<Item> {
-        let &[0x82, payload_len] = input.get(*at..)?.first_chunk()? else { return None };
+    fn take_short_unmasked(
+        &self,
+        input: &[u8],
+        at: &mut usize,
+        limits: &DecodeLimits,
+    ) -> Option<Result<Item, Violation>> {
+        let &[b0 @ (0x81 | 0x82), payload_len] = input.get(*at..)?.first_chunk()? else { return None };
         let payload = *at + 2..*at + 2 + usize::from(payload_len);
         let is_short = usize::from(payload_len) <= MAX_CONTROL_PAYLOAD && limits.admit(payload_len.into());
-        if self.bits & !(CLOSE_SENT | SETTLED & !CLIENT) != CLIENT || !is_short || payload.end > input.len() {
+        if self.bits & !(CLOSE_SENT | SETTLED & !CLIENT) != CLIENT || !is_short {
             return None;
         }
+        let bytes = input.get(payload.clone())?;
+        let kind = if b0 == 0x81 { Kind::Text } else { Kind::Binary };
+        if kind == Kind::Text && !simd::is_utf8(bytes) {
+            return Some(Err(Violation::InvalidUtf8));
+        }
         *at = payload.end;
-        Some(Item::Message { kind: Kind::Binary, payload })
+        Some(Ok(Item::Message { kind, payload }))
     }
 
     /// Whether this is a server's session between messages, which a next one may follow.
