@@ -218,23 +218,21 @@ impl<H: Handler> Party<'_, H> {
     ) -> Outcome {
         let limits = self.common.decode_limits(self.slot);
         let mut withheld_ping = None;
+        // Of its own, so that it stays in a register.
+        let mut next = *at;
         loop {
             if WATCHED && self.common.meters.owes() {
-                self.answer_withheld(input, withheld_ping);
-                return Outcome::Continue;
+                break;
             }
             let listening = self.slot.session.state() == State::Open;
             let session = &mut self.slot.session;
             let item = match FROM_SERVER {
-                false => session.decode(input, at, &limits),
-                true => session.decode_from_server(input, at, &limits),
+                false => session.decode(input, &mut next, &limits),
+                true => session.decode_from_server(input, &mut next, &limits),
             };
             let item = match item {
                 Ok(Some(item)) => item,
-                Ok(None) => {
-                    self.answer_withheld(input, withheld_ping);
-                    return Outcome::Continue;
-                }
+                Ok(None) => break,
                 Err(violation) => return self.fail(violation),
             };
             match item {
@@ -274,6 +272,9 @@ impl<H: Handler> Party<'_, H> {
                 Item::Pong { payload } => self.common.pong_came(self.slot, &input[payload]),
             }
         }
+        *at = next;
+        self.answer_withheld(input, withheld_ping);
+        Outcome::Continue
     }
 
     /// Of the pings that were not answered one by one, the last is (RFC 6455 §5.5.3).
