@@ -68,6 +68,7 @@ impl Broadcasts {
 
 impl<D: Driver, H: Handler> Core<D, H> {
     /// Goes on with the pass under way, or begins one.
+    #[inline(never)]
     pub(super) fn progress_broadcasts(&mut self) {
         if !self.broadcasts.begin() {
             return;

@@ -130,6 +130,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         }
     }
 
+    #[inline(never)]
     pub(super) fn fire_timers(&mut self) {
         let mut due = std::mem::take(&mut self.due);
         self.wheel.advance(&mut self.table, self.clock.tick(), &mut due);

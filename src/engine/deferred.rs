@@ -67,6 +67,7 @@ impl<H: Handler> Party<'_, H> {
     }
 
     /// More came from a peer that has not been answered yet. The flush pauses receiving.
+    #[inline(never)]
     pub fn take_early(&mut self, input: &[u8]) -> Outcome {
         let mut carry = std::mem::take(&mut self.common.receive(self.slot).carry);
         if carry.capacity() == 0 {

@@ -68,6 +68,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.tell_due();
     }
 
+    #[inline(never)]
     pub(super) fn progress_drain(&mut self) {
         if self.common.stop_asked {
             self.common.stop_asked = false;

@@ -375,10 +375,20 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if let (true, Some(spin)) = (heard, &mut self.spin) {
             spin.heard(self.clock.now());
         }
-        self.progress_handshakes();
-        self.take_commands();
-        self.fire_timers();
-        self.retry_accept();
+        // What most turns have none of is asked for here and done elsewhere: a turn for one message that comes after a
+        // pause finds none of its code in the nearest cache.
+        if self.common.tls.has_steps() {
+            self.progress_handshakes();
+        }
+        if self.inbox.begin() {
+            self.take_commands();
+        }
+        if self.wheel.is_due(self.clock.tick()) {
+            self.fire_timers();
+        }
+        if let AcceptPause::Until(when) = self.accept_paused {
+            self.retry_accept(when);
+        }
         if self.common.meters.has_paused() {
             self.resume_the_slowed();
         }
@@ -389,12 +399,18 @@ impl<D: Driver, H: Handler> Core<D, H> {
             now: self.clock.now(),
         };
         self.handler_wait = self.handler.turn(&mut shard);
-        self.start_connects();
+        if !self.connects.is_empty() {
+            self.start_connects();
+        }
         if self.has_post() {
             self.progress_post();
         }
-        self.progress_broadcasts();
-        self.progress_drain();
+        if !self.broadcasts.is_empty() {
+            self.progress_broadcasts();
+        }
+        if self.common.stop_asked || self.drain.is_some() {
+            self.progress_drain();
+        }
         self.flush();
         self.tend_spare();
         self.keep_the_books();
@@ -409,24 +425,36 @@ impl<D: Driver, H: Handler> Core<D, H> {
             return Some(Duration::ZERO);
         }
         let timers = self.wheel.next_tick().map(|tick| self.clock.until(tick));
-        let accept = match self.accept_paused {
-            AcceptPause::Until(when) => Some(when.saturating_sub(self.clock.now())),
-            _ => None,
-        };
-        let settle = self.unawaited.then_some(SETTLE);
-        let later = self.common.tls.next_due().map(|when| when.saturating_sub(self.clock.now()));
-        let spare = self.spare_due.map(|when| when.saturating_sub(self.clock.now()));
-        let of_driver = sooner(sooner(timers, accept), settle);
-        let wait = sooner(sooner(of_driver, self.handler_wait), sooner(later, spare));
-        if self.drain.is_none() && !self.common.meters.has_paused() {
+        let mut wait = sooner(timers, self.unawaited.then_some(SETTLE));
+        if self.handler_wait.is_some() {
+            wait = sooner(wait, self.handler_wait);
+        }
+        if let Some(due) = self.spare_due {
+            wait = sooner(wait, Some(due.saturating_sub(self.clock.now())));
+        }
+        let is_common = self.accept_paused == AcceptPause::No && self.drain.is_none();
+        if is_common && !self.common.tls.has_steps() && !self.common.meters.has_paused() {
             return wait;
         }
-        let now = self.clock.now();
-        let drain = self.drain.as_ref().map(|drain| drain.next_due(now).saturating_sub(now));
-        let slowed = self.common.meters.next_due().map(|when| when.saturating_sub(now));
-        sooner(sooner(wait, drain), slowed)
+        sooner(wait, self.rarer_wait())
     }
 
+    /// The part of the next wait that few shards have.
+    #[inline(never)]
+    fn rarer_wait(&self) -> Option<Duration> {
+        let now = self.clock.now();
+        let left = |when: Duration| when.saturating_sub(now);
+        let accept = match self.accept_paused {
+            AcceptPause::Until(when) => Some(left(when)),
+            _ => None,
+        };
+        let drain = self.drain.as_ref().map(|drain| left(drain.next_due(now)));
+        let slowed = self.common.meters.next_due().map(left);
+        let steps = self.common.tls.next_due().map(left);
+        sooner(sooner(accept, drain), sooner(slowed, steps))
+    }
+
+    #[inline(never)]
     fn on_event(&mut self, event: Event<D::Socket>) {
         match event {
             Event::Received { token, lease } => self.on_received(token, lease),
@@ -517,20 +545,16 @@ impl<D: Driver, H: Handler> Core<D, H> {
         self.fill_room();
     }
 
-    fn retry_accept(&mut self) {
-        if let AcceptPause::Until(when) = self.accept_paused
-            && self.clock.now() >= when
-            && !self.common.draining
-        {
+    #[inline(never)]
+    fn retry_accept(&mut self, when: Duration) {
+        if self.clock.now() >= when && !self.common.draining {
             self.accept_paused = AcceptPause::No;
             self.driver.resume_accept();
         }
     }
 
+    #[inline(never)]
     fn take_commands(&mut self) {
-        if !self.inbox.begin() {
-            return;
-        }
         for taken in 0.. {
             if taken == MAX_COMMANDS_PER_TURN {
                 // The rest next turn, which must not sleep.

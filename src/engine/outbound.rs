@@ -86,6 +86,7 @@ impl ClientRequest {
 
 impl<D: Driver, H: Handler> Core<D, H> {
     /// Hands the connections asked for to the driver.
+    #[inline(never)]
     pub(super) fn start_connects(&mut self) {
         for connect in std::mem::take(&mut self.connects) {
             if self.common.draining {

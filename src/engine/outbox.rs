@@ -12,7 +12,12 @@ use crate::ws::{Role, State};
 impl<D: Driver, H: Handler> Core<D, H> {
     /// At the end of a turn: gives every dirty connection's bytes to the driver.
     pub(super) fn flush(&mut self) {
-        self.watch_stalled_sends();
+        if !self.sent.is_empty() {
+            self.watch_stalled_sends();
+        }
+        if self.common.dirty.is_empty() {
+            return self.answers.flushed();
+        }
         self.flush_dirty();
     }
 

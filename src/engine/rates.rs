@@ -219,6 +219,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
     }
 
     /// Goes on with those whose time has come: first with what was held of them.
+    #[inline(never)]
     pub(super) fn resume_the_slowed(&mut self) {
         while self.common.meters.next_due().is_some_and(|until| until <= self.clock.now()) {
             let Some(Reverse((_, [slot, generation], since))) = self.common.meters.paused.pop() else {

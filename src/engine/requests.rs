@@ -47,6 +47,7 @@ pub(super) enum Next {
 impl<H: Handler> Party<'_, H> {
     /// Takes bytes of a connection that is not a WebSocket yet. Empty input looks again at what was
     /// put off.
+    #[inline(never)]
     pub fn take_requests(&mut self, input: &mut [u8]) -> Outcome {
         let received = self.common.received(self.slot);
         let mut carry = received.map(|received| std::mem::take(&mut received.carry)).unwrap_or_default();
@@ -337,6 +338,7 @@ impl<H: Handler> Party<'_, H> {
     }
 
     /// Takes the server's answer to our handshake (client role).
+    #[inline(never)]
     pub fn take_answer(&mut self, input: &mut [u8]) -> Outcome {
         let received = self.common.receive(self.slot);
         let mut answer = std::mem::take(&mut received.carry);

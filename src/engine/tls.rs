@@ -47,6 +47,7 @@ impl Common {
 
 impl<H: Handler> Party<'_, H> {
     /// Takes bytes of a connection within TLS.
+    #[inline(never)]
     pub fn take_sealed(&mut self, input: &mut [u8]) -> Outcome {
         let outcome = self.open_sealed(input);
         self.common.tls.count_kept(self.token.slot);
@@ -352,6 +353,7 @@ fn complete(kept: &mut Vec<u8>, pool: &mut Pool, input: &[u8], at: &mut usize) -
 
 impl<D: Driver, H: Handler> Core<D, H> {
     /// Goes on with as many handshakes as one turn may.
+    #[inline(never)]
     pub(super) fn progress_handshakes(&mut self) {
         while let Some(step) = self.common.tls.helpers.through(self.common.now) {
             self.on_shaken(step);

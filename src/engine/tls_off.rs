@@ -80,6 +80,10 @@ impl Secures {
         false
     }
 
+    pub(super) fn has_steps(&self) -> bool {
+        false
+    }
+
     pub(super) fn next_due(&self) -> Option<Duration> {
         None
     }

@@ -113,6 +113,16 @@ impl Wheel {
         self.first.map(|(_, tick)| tick)
     }
 
+    /// Whether something fires or changes its list by `tick`, which is for [`advance`](Self::advance); moves on to it if not.
+    #[inline]
+    pub fn is_due(&mut self, tick: u64) -> bool {
+        if self.first.is_some_and(|(_, start)| start <= tick) {
+            return true;
+        }
+        self.now = self.now.max(tick);
+        false
+    }
+
     /// Moves on to `tick` and appends the slots whose timers fired, disarmed, to `due`.
     pub fn advance(&mut self, nodes: &mut impl Nodes, tick: u64, due: &mut Vec<u32>) {
         while let Some((list, start)) = self.first.filter(|(_, start)| *start <= tick) {

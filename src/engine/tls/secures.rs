@@ -200,6 +200,12 @@ impl Secures {
         !self.waiting.is_empty() && self.away < MAX_AWAY
     }
 
+    /// Whether a step may be taken, or may be through.
+    #[inline]
+    pub(in crate::engine) fn has_steps(&self) -> bool {
+        !self.waiting.is_empty() || matches!(self.helpers, Helpers::Simulated(_))
+    }
+
     /// When a turn is to come for a step that is away.
     pub(in crate::engine) fn next_due(&self) -> Option<Duration> {
         self.helpers.next_due()
