@@ -11,7 +11,7 @@ import time
 
 from . import counts, table
 from .build import build
-from .cases import CAPACITY_CASE, CASES
+from .cases import CAPACITY_CASE, CASES, OPEN_LOOP_S
 from .claims import claims
 from .distance import Cores
 from .figures import Results
@@ -44,7 +44,7 @@ def parse():
     extent.add_argument("--full", action="store_true", help="all of them, 7 rounds")
     extent.add_argument("--render", metavar="JSON", help="measure nothing: write the report and table of a result again")
     parser.add_argument("--rounds", type=int, help="[3; with --full 7]")
-    parser.add_argument("--seconds", type=float, help="of a sample [0.7; with --full 2]")
+    parser.add_argument("--seconds", type=float, help="of a sample [0.7; with --full 2]; of open loops 2 at least")
     parser.add_argument("--cases", type=lambda text: text.split(";"), help="separated by ; (see --list)")
     parser.add_argument("--servers", type=lambda text: text.split(","), help="separated by , (see --list)")
     parser.add_argument("--core-server", type=int, default=0)
@@ -193,6 +193,7 @@ def describe_run(options, skipped):
         "command": shlex.join(["perf/run", *sys.argv[1:]]),
         "rounds": options.rounds,
         "seconds": options.seconds,
+        "open_loop_seconds": max(options.seconds, OPEN_LOOP_S),
         "core_server": options.core_server,
         "core_load": options.core_load,
         "max_others": options.max_others,

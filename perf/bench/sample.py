@@ -127,10 +127,11 @@ def sample(name, case_name, options, rate=None):
                 extra["answer_bytes"] = answer_bytes(server.port)
             except AnswerFault as fault:
                 raise Failure(f"{name}, {case_name}: {fault}") from fault
-        command, path = load_command(name, case, server, options, options.seconds, rate=rate)
+        seconds = max(options.seconds, case.least_s)
+        command, path = load_command(name, case, server, options, seconds, rate=rate)
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
         began, busy, own = time.monotonic(), busy_s(cores), cpu_s(server.pid)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=options.seconds + 60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
         took, busy, own = time.monotonic() - began, busy_s(cores) - busy, cpu_s(server.pid) - own
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if server.process.poll() is None:

@@ -13,10 +13,12 @@ START, END = "<!-- table: written by perf/run -->", "<!-- end of the table -->"
 
 def head(results):
     about = results.head
+    open_loops_s = about.get("open_loop_seconds", about["seconds"])
+    longer = f" (open loops {open_loops_s:g})" if open_loops_s > about["seconds"] else ""
     return (
         f"{about['date'][:10]}, commit {about['commit']}, {about['cpu']} ({about['cpus']} CPUs), Linux {about['kernel']}, "
         f"congestion control {about['congestion_control']}. `{about['command']}`: {about['rounds']} rounds in turn, "
-        f"{about['seconds']:g} s each; server on core {about['core_server']}, generator on core {about['core_load']}."
+        f"{about['seconds']:g} s each{longer}; server on core {about['core_server']}, generator on core {about['core_load']}."
     )
 
 
