@@ -3,9 +3,10 @@
 //! Still sans-IO: the caller reads bytes, [`feeds`](Codec::feed) them, and writes what has gathered
 //! in [`Codec::output`]. Pings are answered and a Close frame is echoed by the codec.
 
+use super::carry::{MAX_CARRY, wanted};
 use super::deflate::{DeflateParams, Deflater, InflateLimits, Inflater, Inflating};
 use super::frame::{encode_close, encode_deflated, encode_message, encode_ping, encode_pong};
-use super::session::{DecodeLimits, Item, MAX_CARRY, Session, State, wanted};
+use super::session::{DecodeLimits, Item, Session, State};
 use super::text::validated;
 use super::{CloseCode, Kind, Role, Violation};
 use crate::config::DeflateConfig;

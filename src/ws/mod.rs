@@ -9,6 +9,7 @@
 //! - [`handshake`] (server) and [`client`] open a connection;
 //! - [`Codec`] bundles a session with buffers, for whoever drives it over streams of their own.
 
+mod carry;
 mod close;
 mod codec;
 mod frame;
@@ -22,6 +23,7 @@ pub mod handshake;
 mod origin;
 mod prepared;
 
+pub use carry::{MAX_CARRY, wanted};
 pub use close::{CloseCode, Violation};
 pub use codec::{Closing, Codec, Event, Message, Writer};
 pub use frame::{
@@ -31,4 +33,4 @@ pub use frame::{
 pub(crate) use frame::{encode_in_frames, encode_joined_masked, encode_plain};
 pub(crate) use origin::is_same_origin;
 pub use prepared::Prepared;
-pub use session::{DecodeLimits, Item, MAX_CARRY, Session, State, wanted};
+pub use session::{DecodeLimits, Item, Session, State};

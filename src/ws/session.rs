@@ -2,17 +2,14 @@
 //!
 //! A [`Session`] is 24 bytes and holds no payload: frames are unmasked, validated and handed out
 //! where they lie in the caller's receive buffer. The contract to know is what `None` of
-//! [`Session::decode`] leaves behind, and how [`wanted`] completes it.
+//! [`Session::decode`] leaves behind, and how [`wanted`](super::wanted) completes it.
 
+use super::carry::header_len;
 use super::deflate::DeflateParams;
 use super::frame::{FIN, MASKED, MAX_CONTROL_PAYLOAD, RSV1};
 use super::{CloseCode, Kind, Role, Violation};
 use crate::simd::{self, Utf8};
 use std::ops::Range;
-
-/// The most bytes that [`Session::decode`] leaves unconsumed: an unfinished control frame, or an
-/// unfinished header of a data frame, which is shorter.
-pub const MAX_CARRY: usize = 6 + MAX_CONTROL_PAYLOAD;
 
 /// Where the closing handshake stands (RFC 6455 §7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -260,8 +257,8 @@ impl Session {
 
     /// Decodes the next item of `input[*at..]` in place and moves `*at` behind it.
     ///
-    /// `None`: there is none. What is left in `input[*at..]`, at most [`MAX_CARRY`] bytes, must be
-    /// presented again in front of more bytes; [`wanted`] says how many complete it. Payload of
+    /// `None`: there is none. What is left in `input[*at..]`, at most [`MAX_CARRY`](super::MAX_CARRY) bytes, must be
+    /// presented again in front of more bytes; [`wanted`](super::wanted) says how many complete it. Payload of
     /// data frames is never left over.
     ///
     /// After a Close frame or a violation everything is consumed and ignored.
@@ -676,34 +673,4 @@ struct Header {
     payload_len: u64,
     /// 0 if there is none.
     mask: u32,
-}
-
-/// Bytes of the header whose second byte is `b1`.
-const fn header_len(b1: u8) -> usize {
-    let length = match b1 & 0x7f {
-        126 => 4,
-        127 => 10,
-        _ => 2,
-    };
-    length + if b1 & MASKED != 0 { 4 } else { 0 }
-}
-
-/// How many more bytes complete what [`Session::decode`] left over: the header of a data frame, or
-/// all of a control frame. 0: `carry` is complete.
-///
-/// With fewer than two bytes the answer is what the length takes, so ask again after each addition.
-/// Append exactly that many: then `carry` ends where the header or the control frame ends, and
-/// decoding goes on in the receive buffer.
-///
-/// ```
-/// use ringwire::ws::wanted;
-/// assert_eq!(wanted(&[]), 2);
-/// assert_eq!(wanted(&[0x81, 0x85]), 4); // a text frame: its mask, not its payload
-/// assert_eq!(wanted(&[0x89, 0x85]), 9); // a ping: mask and payload
-/// ```
-pub fn wanted(carry: &[u8]) -> usize {
-    let Some(&[b0, b1]) = carry.first_chunk() else { return 2 - carry.len() };
-    let is_control = b0 & 0x08 != 0;
-    let payload_len = if is_control { usize::from(b1 & 0x7f).min(MAX_CONTROL_PAYLOAD) } else { 0 };
-    (header_len(b1) + payload_len).saturating_sub(carry.len())
 }
