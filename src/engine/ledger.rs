@@ -9,7 +9,7 @@ use super::Core;
 use super::common::Common;
 use super::events::event;
 use super::slot::{Flags, NO_WORK, Phase, Slot};
-use super::work::Work;
+use super::work::{Received, Work};
 use crate::driver::{Driver, Token};
 use crate::handler::{CloseReason, Handler};
 use crate::http::Response;
@@ -90,7 +90,8 @@ impl<D: Driver, H: Handler> Core<D, H> {
     pub(super) fn total_bytes(&self) -> u64 {
         let Self { common, .. } = self;
         let slots = self.table.bound() as usize * (size_of::<Slot>() + size_of::<Option<H::State>>());
-        let works = common.works.capacity() * size_of::<Work>();
+        // Each of those in use may have a place for what it received.
+        let works = common.works.capacity() * size_of::<Work>() + common.works.len() * size_of::<Received>();
         let side = common.meters.held_bytes() + common.lifetimes.held_bytes() + common.tls.held_bytes();
         let topics =
             common.topics.as_ref().map_or(0, |topics| topics.held_bytes()) + common.sides.held_bytes();
