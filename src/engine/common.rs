@@ -21,7 +21,7 @@ use super::stats::Stats;
 use super::tls::Secures;
 use super::topics::Topics;
 use super::users::Bound;
-use super::work::{Received, Work};
+use super::work::{Places, Received, Work};
 use crate::config::{Deadlines, Goodbye, Limits, OriginPolicy};
 use crate::driver::{SendBuf, Token};
 use crate::ws::{self, CloseCode, DecodeLimits, Kind, Prepared, Role, State};
@@ -72,6 +72,8 @@ pub struct Common {
     pub deflate: Contexts,
     /// Busy connections' state.
     pub works: Slab<Work>,
+    /// Free places for what they receive in part.
+    pub places: Places,
     /// Free buffers.
     pub pool: Pool,
     /// Connections with something to flush; each once (see [`Flags::DIRTY`]).
@@ -159,7 +161,9 @@ impl Common {
     /// The place for what has come and is not whole.
     #[inline]
     pub fn receive(&mut self, slot: &mut Slot) -> &mut Received {
-        self.work(slot).receive()
+        self.work(slot);
+        let Self { works, places, .. } = self;
+        works[slot.work as usize].receive(places)
     }
 
     /// What has come and is not whole, if there is anything.
@@ -202,15 +206,17 @@ impl Common {
             backlog.dismantle(&mut self.pool);
         }
         if let Some(received) = work.received {
-            self.drop_received(slot, token, *received);
+            self.drop_received(slot, token, received);
         }
     }
 
-    fn drop_received(&mut self, slot: &Slot, token: Token, received: Received) {
+    fn drop_received(&mut self, slot: &Slot, token: Token, mut received: Box<Received>) {
         self.ledger.take_out(received.entry);
-        if let Some(inflater) = received.dismantle(&mut self.pool).and_then(|job| job.into_inflater()) {
+        received.give_buffers(&mut self.pool);
+        if let Some(inflater) = received.inflating.take().and_then(|job| job.into_inflater()) {
             self.deflate.take_back(token.slot, slot.session.peer_keeps_window(), inflater);
         }
+        self.places.give(received);
     }
 
     /// Puts the connection on the list of those to flush.

@@ -45,8 +45,11 @@ impl Common {
         let before = std::mem::replace(&mut received.entry, entry);
         self.ledger.take_out(before);
         self.ledger.put_in(entry);
-        if received.is_empty() && !slot.session.is_inside_message() {
-            work.received = None;
+        if received.is_empty()
+            && !slot.session.is_inside_message()
+            && let Some(place) = work.received.take()
+        {
+            self.places.give(place);
         }
     }
 
@@ -105,6 +108,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             + self.inbox.held_bytes()
             + slots
             + works
+            + common.places.held_bytes()
             + side
             + topics;
         bytes as u64 + buffers
@@ -201,9 +205,7 @@ impl Common {
         let Self { works, pool, .. } = self;
         let work = works.get_mut(slot.work as usize);
         let Some(received) = work.and_then(|work| work.received.as_deref_mut()) else { return };
-        std::mem::take(&mut received.assembly).dismantle(pool);
-        let buffers = [&mut received.carry, &mut received.held, &mut received.acceptance];
-        buffers.into_iter().for_each(|buffer| pool.give(std::mem::take(buffer)));
+        received.give_buffers(pool);
         self.account(slot);
     }
 }

@@ -272,6 +272,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
             origin: config.origin,
             deflate: Contexts::new(config.compression),
             works: Slab::new(),
+            places: Default::default(),
             dirty: Vec::new(),
             stats,
             peers: PeerTable::default(),

@@ -378,8 +378,8 @@ pub(super) fn piece<H: Handler>(
     }
     let whole_bytes = conn.slot.session.declared_bytes();
     conn.common.work(conn.slot);
-    let Common { works, pool, .. } = &mut *conn.common;
-    let received = works[conn.slot.work as usize].receive();
+    let Common { works, places, pool, .. } = &mut *conn.common;
+    let received = works[conn.slot.work as usize].receive(places);
     received.assembly.push(pool, payload, whole_bytes);
     if last {
         let assembly = std::mem::take(&mut received.assembly);

@@ -78,8 +78,38 @@ impl Work {
 
     /// The place for what is not whole.
     #[inline]
-    pub fn receive(&mut self) -> &mut Received {
-        self.received.get_or_insert_default()
+    pub fn receive(&mut self, places: &mut Places) -> &mut Received {
+        self.received.get_or_insert_with(|| places.take())
+    }
+}
+
+/// Places that are kept for what comes next: now and then a message lies across two receive buffers, and nothing is
+/// allocated for it.
+#[derive(Debug, Default)]
+pub struct Places {
+    #[expect(clippy::vec_box, reason = "it is the boxes that are kept")]
+    free: Vec<Box<Received>>,
+}
+
+/// How many are kept.
+const MAX_PLACES: usize = 32;
+
+impl Places {
+    fn take(&mut self) -> Box<Received> {
+        self.free.pop().unwrap_or_default()
+    }
+
+    /// Takes one back, whose content is of no use any more.
+    pub fn give(&mut self, mut place: Box<Received>) {
+        if self.free.len() < MAX_PLACES {
+            *place = Received::default();
+            self.free.push(place);
+        }
+    }
+
+    /// Bytes of those kept.
+    pub fn held_bytes(&self) -> usize {
+        self.free.len() * size_of::<Received>()
     }
 }
 
@@ -107,10 +137,10 @@ impl Received {
             && (!heard || self.inflating.is_none())
     }
 
-    /// Gives back its buffers; what is left is the message being inflated.
-    pub fn dismantle(self, pool: &mut Pool) -> Option<Box<Job>> {
-        [self.carry, self.held, self.acceptance].into_iter().for_each(|buffer| pool.give(buffer));
-        self.assembly.dismantle(pool);
-        self.inflating
+    /// Gives back its buffers.
+    pub fn give_buffers(&mut self, pool: &mut Pool) {
+        let buffers = [&mut self.carry, &mut self.held, &mut self.acceptance];
+        buffers.into_iter().for_each(|buffer| pool.give(std::mem::take(buffer)));
+        std::mem::take(&mut self.assembly).dismantle(pool);
     }
 }
