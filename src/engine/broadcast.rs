@@ -46,9 +46,9 @@ impl Broadcasts {
         self.waiting.push_back(broadcast);
     }
 
-    /// Begins a pass if none is under way; false if there is nothing to do.
-    fn begin(&mut self) -> bool {
-        if self.pass.is_empty() && !self.waiting.is_empty() {
+    /// Begins a pass if none is under way.
+    fn begin(&mut self) {
+        if self.pass.is_empty() {
             self.next_slot = 0;
             let payloads = self.waiting.iter().map(|waiting| waiting.message.parts().1.len());
             let count = pass_len(payloads);
@@ -57,7 +57,6 @@ impl Broadcasts {
                 self.waiting = VecDeque::new();
             }
         }
-        !self.pass.is_empty()
     }
 
     /// Forgets them all.
@@ -67,12 +66,10 @@ impl Broadcasts {
 }
 
 impl<D: Driver, H: Handler> Core<D, H> {
-    /// Goes on with the pass under way, or begins one.
+    /// Goes on with the pass under way, or begins one: there are some.
     #[inline(never)]
     pub(super) fn progress_broadcasts(&mut self) {
-        if !self.broadcasts.begin() {
-            return;
-        }
+        self.broadcasts.begin();
         let pass = std::mem::take(&mut self.broadcasts.pass);
         let mut budget = Budget::of_turn(&self.common);
         let mut slot = self.broadcasts.next_slot;

@@ -172,6 +172,12 @@ impl Common {
         self.existing_work(slot)?.received.as_deref_mut()
     }
 
+    /// Takes the beginning of a frame or of a request head that was kept, empty if there is none.
+    #[inline]
+    pub fn take_carry(&mut self, slot: &Slot) -> Vec<u8> {
+        self.received(slot).map(|received| std::mem::take(&mut received.carry)).unwrap_or_default()
+    }
+
     /// Bytes queued on a connection.
     pub fn queued(&self, slot: &Slot) -> usize {
         if slot.work == NO_WORK { 0 } else { self.works[slot.work as usize].queued() }

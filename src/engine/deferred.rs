@@ -69,7 +69,7 @@ impl<H: Handler> Party<'_, H> {
     /// More came from a peer that has not been answered yet. The flush pauses receiving.
     #[inline(never)]
     pub fn take_early(&mut self, input: &[u8]) -> Outcome {
-        let mut carry = std::mem::take(&mut self.common.receive(self.slot).carry);
+        let mut carry = self.common.take_carry(self.slot);
         if carry.capacity() == 0 {
             carry = self.common.pool.take(input.len());
         }
@@ -144,8 +144,7 @@ impl<H: Handler> Party<'_, H> {
         if let Served::Rest = served {
             return self.take_requests(&mut []);
         }
-        let received = self.common.received(self.slot);
-        let mut early = received.map(|received| std::mem::take(&mut received.carry)).unwrap_or_default();
+        let mut early = self.common.take_carry(self.slot);
         let outcome = self.go_on(&mut early, served);
         self.common.pool.give(early);
         outcome

@@ -433,11 +433,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if let Some(due) = self.spare_due {
             wait = sooner(wait, Some(due.saturating_sub(self.clock.now())));
         }
-        let is_common = self.accept_paused == AcceptPause::No && self.drain.is_none();
-        if is_common && !self.common.tls.has_steps() && !self.common.meters.has_paused() {
-            return wait;
-        }
-        sooner(wait, self.rarer_wait())
+        let has_more = matches!(self.accept_paused, AcceptPause::Until(_))
+            || self.drain.is_some()
+            || self.common.tls.has_steps()
+            || self.common.meters.has_paused();
+        if has_more { sooner(wait, self.rarer_wait()) } else { wait }
     }
 
     /// The part of the next wait that few shards have.

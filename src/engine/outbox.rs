@@ -15,10 +15,10 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if !self.sent.is_empty() {
             self.watch_stalled_sends();
         }
-        if self.common.dirty.is_empty() {
-            return self.answers.flushed();
+        // Where nothing waits for the flush, no answer does.
+        if !self.common.dirty.is_empty() {
+            self.flush_dirty();
         }
-        self.flush_dirty();
     }
 
     /// Flushes before the turn ends, if bytes from a connection led to an answer to it and to nothing else (`dirty`
@@ -96,12 +96,11 @@ impl<D: Driver, H: Handler> Core<D, H> {
         if result.is_err() {
             return self.abort(token, CloseReason::Disconnected);
         }
-        if !more && is_carefree(slot) {
-            return self.common.release_idle_work(slot, token);
-        }
         if more {
             self.common.mark_dirty(slot, token);
             self.resume(token);
+        } else if is_carefree(slot) {
+            self.common.release_idle_work(slot, token);
         } else {
             self.all_sent(token);
         }

@@ -98,30 +98,29 @@ impl Pool {
     /// An empty buffer, likely to have room for `expected` bytes.
     #[inline]
     pub fn take(&mut self, expected: usize) -> Vec<u8> {
-        if Class::of(expected) == Class::Small
-            && let Some(buffer) = self.small.pop()
-        {
-            self.free_bytes -= buffer.capacity();
-            return buffer;
+        let class = Class::of(expected);
+        if class != Class::Small {
+            return self.take_larger(class, expected);
         }
-        self.take_or_make(expected)
+        match self.small.pop() {
+            Some(buffer) => {
+                self.free_bytes -= buffer.capacity();
+                buffer
+            }
+            None => Vec::with_capacity(SMALL_BYTES.max(expected)),
+        }
     }
 
     #[inline(never)]
-    fn take_or_make(&mut self, expected: usize) -> Vec<u8> {
+    fn take_larger(&mut self, class: Class, expected: usize) -> Vec<u8> {
         if let Some(buffer) = self.take_free(expected) {
             return buffer;
         }
-        let class = Class::of(expected);
         if let Some(buffer) = self.stack(class).pop() {
             self.free_bytes -= buffer.capacity();
             return buffer;
         }
-        Vec::with_capacity(match class {
-            Class::Small => SMALL_BYTES.max(expected),
-            Class::Large => LARGE_BYTES,
-            Class::Long => expected,
-        })
+        Vec::with_capacity(if class == Class::Large { LARGE_BYTES } else { expected })
     }
 
     /// An empty buffer that has room for `wanted` bytes, if they are many and there is one: nothing is allocated.

@@ -151,8 +151,8 @@ impl<H: Handler> Party<'_, H> {
         }
         let mut at = 0;
         let inside = self.slot.session.is_inside_message().then(|| self.common.stats.messages_received());
-        let carry = self.common.received(self.slot).map(|received| std::mem::take(&mut received.carry));
-        if let Some(mut carry) = carry.filter(|carry| !carry.is_empty()) {
+        let mut carry = self.common.take_carry(self.slot);
+        if !carry.is_empty() {
             let whole = complete_carry(&mut carry, input, &mut at);
             // Decoded even if it is not whole: two bytes are enough for most violations.
             let outcome = self.decode(&mut carry, &mut 0, false);

@@ -49,8 +49,7 @@ impl<H: Handler> Party<'_, H> {
     /// put off.
     #[inline(never)]
     pub fn take_requests(&mut self, input: &mut [u8]) -> Outcome {
-        let received = self.common.received(self.slot);
-        let mut carry = received.map(|received| std::mem::take(&mut received.carry)).unwrap_or_default();
+        let mut carry = self.common.take_carry(self.slot);
         if carry.is_empty() {
             self.common.pool.give(carry);
             let (used, served) = self.serve(input);

@@ -146,8 +146,12 @@ test('who has ended a subscription hears nothing', async () => {
   const ring = open(proxy.port);
   await became(ring, 'open');
   const heard = [];
-  const end = ring.subscribe('room/2', (value) => heard.push(value));
-  await ring.publish('room/2', 'heard');
+  let end;
+  // The answer to a publication does not wait for its delivery.
+  await within(15_000, new Promise((resolve) => {
+    end = ring.subscribe('room/2', (value) => { heard.push(value); resolve(); });
+    ring.publish('room/2', 'heard');
+  }), 'the message');
   end();
   await ring.publish('room/2', 'not heard');
   const other = listen(ring, 'room/3');
