@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 /// One turn of so many is measured by the [`Stopwatch`].
 const SAMPLED_TURNS: u64 = 64;
+/// So many messages of it are: the first. Where each turn brings thousands, measuring all took 2 ns of each
+/// message's 100.
+const SAMPLED_MESSAGES: u32 = 128;
 
 #[derive(Clone, Debug)]
 enum Source {
@@ -64,7 +67,7 @@ impl Clock {
 
     /// A stopwatch that shows this clock's time.
     pub fn stopwatch(&self) -> Stopwatch {
-        Stopwatch { source: self.source.clone(), on: false }
+        Stopwatch { source: self.source.clone(), left: 0 }
     }
 
     /// Timer ticks at the last refresh.
@@ -84,7 +87,8 @@ impl Clock {
 #[derive(Debug)]
 pub struct Stopwatch {
     source: Source,
-    on: bool,
+    /// Messages that are still to be measured in this turn.
+    left: u32,
 }
 
 impl Stopwatch {
@@ -94,13 +98,19 @@ impl Stopwatch {
         let (round, place) = (turn / SAMPLED_TURNS, turn % SAMPLED_TURNS);
         // Multiples of the golden ratio are far from each other, however many there are.
         let chosen = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SAMPLED_TURNS.ilog2());
-        self.on = place == chosen;
+        self.left = if place == chosen { SAMPLED_MESSAGES } else { 0 };
     }
 
-    /// Whether this turn is measured.
+    /// Whether what comes next in this turn is measured.
     #[inline]
     pub fn is_on(&self) -> bool {
-        self.on
+        self.left > 0
+    }
+
+    /// The time at which a message that is measured begins.
+    pub fn begin(&mut self) -> Duration {
+        self.left = self.left.saturating_sub(1);
+        self.source.now()
     }
 
     /// The time.

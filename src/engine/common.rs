@@ -268,16 +268,17 @@ impl Common {
     /// Sends one message, compressed if the connection compresses and the message is worth it.
     #[inline]
     pub fn send(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
-        if self.send_behind(slot, kind, payload) {
+        if self.send_brief_behind(slot, kind, payload) {
             return SendResult::Sent;
         }
         self.send_at_length(slot, token, kind, payload)
     }
 
-    /// Apart from [`Self::send_behind`], which needs fewer registers to be saved.
+    /// Apart from [`Self::send_brief_behind`], which needs fewer registers to be saved.
     #[inline(never)]
     fn send_at_length(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
-        if self.send_first(slot, token, kind, payload)
+        if self.send_behind(slot, kind, payload)
+            || self.send_first(slot, token, kind, payload)
             || (slot.session.role() == Role::Client && self.send_masked_behind(slot, kind, payload))
         {
             return SendResult::Sent;
@@ -294,12 +295,25 @@ impl Common {
     }
 
     /// The traffic that is bound by time per message, and what [`Self::send_as`] would find out about it
-    /// again: a message behind others that leave in this turn.
+    /// again: a message behind others that leave in this turn. The room asked for is that of any brief message:
+    /// a constant, so that nothing asks again as the message is written.
+    #[inline]
+    fn send_brief_behind(&mut self, slot: &Slot, kind: Kind, payload: &[u8]) -> bool {
+        payload.len() <= ws::MAX_BRIEF
+            && slot.session.sends_plainly()
+            && self.append_behind(slot, kind, payload.len(), ws::BRIEF_ROOM, |_, out| {
+                ws::encode_brief(out, kind, payload);
+            })
+    }
+
+    /// The same of a longer one.
     #[inline]
     fn send_behind(&mut self, slot: &Slot, kind: Kind, payload: &[u8]) -> bool {
+        let most = ws::MAX_HEADER + payload.len();
         slot.session.sends_plainly()
             && payload.len() < HAND_OVER_BYTES
-            && self.append_behind(slot, kind, payload.len(), |_, out| ws::encode_plain(out, kind, payload))
+            && self
+                .append_behind(slot, kind, payload.len(), most, |_, out| ws::encode_plain(out, kind, payload))
     }
 
     /// The same of a message before which nothing waits.
@@ -318,9 +332,10 @@ impl Common {
     /// As [`Self::send_behind`], to a server. Without randomness nothing is written.
     #[inline]
     fn send_masked_behind(&mut self, slot: &Slot, kind: Kind, payload: &[u8]) -> bool {
+        let most = ws::MAX_HEADER + payload.len();
         slot.session.sends_masked()
             && payload.len() < HAND_OVER_BYTES
-            && self.append_behind(slot, kind, payload.len(), |entropy, out| {
+            && self.append_behind(slot, kind, payload.len(), most, |entropy, out| {
                 if let Ok(mask) = entropy.mask() {
                     ws::encode_message(out, kind, payload, Some(mask));
                 }
@@ -337,9 +352,10 @@ impl Common {
         rest: &[u8],
     ) -> SendResult {
         let whole_bytes = FIRST + rest.len();
+        let most = ws::MAX_HEADER + whole_bytes;
         let sent = slot.session.sends_masked()
             && whole_bytes <= SHORT_BYTES
-            && self.append_behind(slot, Kind::Binary, whole_bytes, |entropy, out| {
+            && self.append_behind(slot, Kind::Binary, whole_bytes, most, |entropy, out| {
                 if let Ok(mask) = entropy.mask() {
                     ws::encode_joined_masked(out, first, rest, mask);
                 }
@@ -363,6 +379,7 @@ impl Common {
         slot: &Slot,
         kind: Kind,
         payload_bytes: usize,
+        most: usize,
         write: impl FnOnce(&mut Entropy, &mut Vec<u8>),
     ) -> bool {
         if slot.phase != Phase::Open || slot.flags.has(Flags::HOLDS) {
@@ -374,7 +391,7 @@ impl Common {
         };
         let room = limits.max_outbox_bytes as usize;
         let write = |out: &mut Vec<u8>| write(entropy, out);
-        let Some(bytes) = work.queue.append_behind(room, payload_bytes, write) else { return false };
+        let Some(bytes) = work.queue.append_behind(room, most, write) else { return false };
         self.outbox_bytes += bytes;
         self.stats.count_sent(kind, payload_bytes);
         true

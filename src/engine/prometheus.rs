@@ -26,7 +26,7 @@ pub fn write_prometheus<'a>(out: &mut String, driver: &str, shards: impl Iterato
     );
     page.histogram(
         "ringwire_handler_seconds",
-        "Time the handler takes with a message, measured in one turn of 64.",
+        "Time the handler takes with a message, measured of the first 128 in one turn of 64.",
         |labelled| &labelled.handler,
     );
     page.histogram("ringwire_pong_seconds", "Time from a ping after idle_ms to its pong.", |labelled| {

@@ -7,7 +7,7 @@ use super::slot::{Entry, Flags, Phase, Slot};
 use super::{Core, inflate};
 use crate::driver::{Driver, Lease, Token};
 use crate::handler::{CloseReason, Conn, Fragment, Handler};
-use crate::ws::{self, CloseCode, Item, Kind, Message, Role, State, Violation};
+use crate::ws::{self, CloseCode, DecodeLimits, Item, Kind, Message, Role, State, Violation};
 use std::ops::Range;
 
 /// What taking bytes from a connection led to.
@@ -224,11 +224,18 @@ impl<H: Handler> Party<'_, H> {
             if WATCHED && self.common.meters.owes() {
                 break;
             }
+            if !WATCHED && !FROM_SERVER {
+                match self.take_short(&mut input[next..], &limits) {
+                    Ok(taken) => next += taken,
+                    Err(violation) => return self.fail(violation),
+                }
+            }
             let listening = self.slot.session.state() == State::Open;
             let session = &mut self.slot.session;
-            let item = match FROM_SERVER {
-                false => session.decode(input, &mut next, &limits),
-                true => session.decode_from_server(input, &mut next, &limits),
+            let item = match (WATCHED, FROM_SERVER) {
+                (false, false) => session.decode_others(input, &mut next, &limits),
+                (true, false) => session.decode(input, &mut next, &limits),
+                (_, true) => session.decode_from_server(input, &mut next, &limits),
             };
             let item = match item {
                 Ok(Some(item)) => item,
@@ -275,6 +282,21 @@ impl<H: Handler> Party<'_, H> {
         *at = next;
         self.answer_withheld(input, withheld_ping);
         Outcome::Continue
+    }
+
+    /// Hands over the short messages at the front of `input`, between which nothing is asked that does not change:
+    /// how many bytes they are.
+    #[inline(always)]
+    fn take_short(&mut self, input: &mut [u8], limits: &DecodeLimits) -> Result<usize, Violation> {
+        let whole_bytes = input.len();
+        let mut rest = input;
+        let Some((handler, mut conn)) = self.conn().filter(|_| !limits.stream) else { return Ok(0) };
+        while conn.slot.session.awaits_a_client_message()
+            && let Some((kind, payload)) = conn.slot.session.split_short(&mut rest, limits)?
+        {
+            deliver_message::<false, H>(handler, &mut conn, kind, payload);
+        }
+        Ok(whole_bytes - rest.len())
     }
 
     /// Of the pings that were not answered one by one, the last is (RFC 6455 §5.5.3).
@@ -337,6 +359,17 @@ pub(super) fn deliver<const WATCHED: bool, H: Handler>(
     if conn.slot.flags.has(Flags::STREAM) {
         return deliver_fragment(handler, conn, Fragment { kind, payload, first: true, last: true });
     }
+    deliver_message::<WATCHED, H>(handler, conn, kind, payload);
+}
+
+/// As [`deliver`], to a handler that takes no fragments.
+#[inline(always)]
+fn deliver_message<const WATCHED: bool, H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<'_, H::State>,
+    kind: Kind,
+    payload: &[u8],
+) {
     conn.common.stats.count_received(kind, payload.len());
     let message = match kind {
         Kind::Text => Message::Text(ws::text::validated(payload)),
@@ -351,7 +384,7 @@ pub(super) fn deliver<const WATCHED: bool, H: Handler>(
 /// Calls the handler and counts how long it took.
 #[cold]
 fn measured<S>(conn: &mut Conn<'_, S>, call: impl FnOnce(&mut Conn<'_, S>)) {
-    let begin = conn.common.stopwatch.now();
+    let begin = conn.common.stopwatch.begin();
     call(conn);
     let took = conn.common.stopwatch.now().saturating_sub(begin);
     conn.common.stats.labelled.handler.record(took);

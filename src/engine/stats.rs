@@ -169,7 +169,7 @@ pub struct Labelled {
     pub(super) refusals: [Counter; Refusal::NAMES.len()],
     /// How long turns take, from the end of the wait to the beginning of the next.
     pub turns: Histogram,
-    /// How long the handler takes with a message, in one turn of 64.
+    /// How long the handler takes with a message: the first 128 of one turn of 64.
     pub handler: Histogram,
     /// From a ping of the engine's to its pong.
     pub pongs: Histogram,

@@ -28,6 +28,7 @@ use scalar::fallback as arch;
 use x86_64 as arch;
 
 pub use level::{Level, LevelError, available, forced, level};
+pub(crate) use utf8::is_utf8_just_stored;
 pub use utf8::{InvalidUtf8, Utf8, is_utf8, unmask_validate_whole};
 
 /// Payloads up to this many bytes are unmasked inline, without dispatch.

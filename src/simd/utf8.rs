@@ -160,7 +160,7 @@ pub fn is_utf8(bytes: &[u8]) -> bool {
 /// [`is_utf8`] for bytes that were stored just now. A vector that spans several stores can only be
 /// loaded when they have reached the cache; a short text is through byte by byte by then.
 #[inline(never)]
-fn is_utf8_just_stored(bytes: &[u8]) -> bool {
+pub(crate) fn is_utf8_just_stored(bytes: &[u8]) -> bool {
     match bytes.len() {
         ..=SHORT_BYTES => core::str::from_utf8(bytes).is_ok(),
         _ => arch::is_utf8(level::usable(), bytes),

@@ -6,9 +6,9 @@
 use super::carry::{MAX_CARRY, wanted};
 use super::deflate::{DeflateParams, Deflater, InflateLimits, Inflater, Inflating};
 use super::frame::{encode_close, encode_deflated, encode_message, encode_ping, encode_pong};
-use super::session::{DecodeLimits, Item, Session, State};
+use super::session::{Item, Session, State};
 use super::text::validated;
-use super::{CloseCode, Kind, Role, Violation};
+use super::{CloseCode, DecodeLimits, Kind, Role, Violation};
 use crate::config::DeflateConfig;
 use std::fmt;
 

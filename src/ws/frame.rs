@@ -148,16 +148,34 @@ pub fn encode_frame(out: &mut Vec<u8>, head: FrameHead, payload: &[u8]) {
     }
 }
 
+/// A message of up to so many bytes is brief: it is encoded without a call.
+pub(crate) const MAX_BRIEF: usize = 64;
+
+/// Room that is enough for every brief message's frame while it is being written.
+pub(crate) const BRIEF_ROOM: usize = 2 + MAX_BRIEF;
+
 /// A call of `memcpy` costs more than all the rest for a payload of 20 bytes, and a call of this half as much.
 #[inline(always)]
 fn encode_unmasked(out: &mut Vec<u8>, head: FrameHead, payload: &[u8]) {
     match payload.len() {
-        0..4 => encode_tiny(out, head, payload),
-        4..8 => encode_short::<4, 10>(out, head, payload),
-        8..16 => encode_short::<8, 18>(out, head, payload),
-        16..=32 => encode_short::<16, 34>(out, head, payload),
-        33..=64 => encode_short::<32, 66>(out, head, payload),
+        ..=MAX_BRIEF => encode_brief_unmasked(out, head.first_byte(), payload),
         _ => encode_long(out, head, payload),
+    }
+}
+
+#[inline(always)]
+fn encode_brief_unmasked(out: &mut Vec<u8>, first_byte: u8, payload: &[u8]) {
+    if let len @ 16.. = payload.len() {
+        match len {
+            ..=32 => encode_short::<16, 34>(out, first_byte, payload),
+            _ => encode_short::<32, BRIEF_ROOM>(out, first_byte, payload),
+        }
+    } else if payload.len() >= 8 {
+        encode_short::<8, 18>(out, first_byte, payload);
+    } else if payload.len() >= 4 {
+        encode_short::<4, 10>(out, first_byte, payload);
+    } else {
+        encode_tiny(out, first_byte, payload);
     }
 }
 
@@ -175,6 +193,12 @@ fn encode_masked(out: &mut Vec<u8>, head: FrameHead, mask: [u8; 4], payload: &[u
 #[inline(always)]
 pub(crate) fn encode_plain(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
     encode_unmasked(out, FrameHead::whole(kind.opcode(), None), payload);
+}
+
+/// As [`encode_plain`], of at most [`MAX_BRIEF`] bytes.
+#[inline(always)]
+pub(crate) fn encode_brief(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
+    encode_brief_unmasked(out, FIN | kind.opcode() as u8, payload);
 }
 
 fn encode_long(out: &mut Vec<u8>, head: FrameHead, payload: &[u8]) {
@@ -204,13 +228,13 @@ fn encode_long(out: &mut Vec<u8>, head: FrameHead, payload: &[u8]) {
 /// A frame of `BLOCK..=2 * BLOCK` bytes: its first and its last block, which overlap, are moves of
 /// constant size. `ROOM` is `2 + 2 * BLOCK`.
 #[inline(always)]
-fn encode_short<const BLOCK: usize, const ROOM: usize>(out: &mut Vec<u8>, head: FrameHead, payload: &[u8]) {
+fn encode_short<const BLOCK: usize, const ROOM: usize>(out: &mut Vec<u8>, first_byte: u8, payload: &[u8]) {
     let (Some(first), Some(last)) = (payload.first_chunk::<BLOCK>(), payload.last_chunk::<BLOCK>()) else {
         unreachable!("the length has been looked at")
     };
     let end = out.len() + 2 + payload.len();
     let mut frame = [0; ROOM];
-    frame[0] = head.first_byte();
+    frame[0] = first_byte;
     frame[1] = payload.len() as u8;
     frame[2..2 + BLOCK].copy_from_slice(first);
     out.extend_from_slice(&frame);
@@ -307,10 +331,10 @@ fn masked<const BLOCK: usize>(block: &[u8; BLOCK], mask: [u8; 4]) -> [u8; BLOCK]
 }
 
 #[inline]
-fn encode_tiny(out: &mut Vec<u8>, head: FrameHead, payload: &[u8]) {
+fn encode_tiny(out: &mut Vec<u8>, first_byte: u8, payload: &[u8]) {
     let end = out.len() + 2 + payload.len();
     let byte = |i: usize| payload.get(i).copied().unwrap_or(0);
-    out.extend_from_slice(&[head.first_byte(), payload.len() as u8, byte(0), byte(1), byte(2)]);
+    out.extend_from_slice(&[first_byte, payload.len() as u8, byte(0), byte(1), byte(2)]);
     out.truncate(end);
 }
 

@@ -13,6 +13,7 @@ mod carry;
 mod close;
 mod codec;
 mod frame;
+mod limits;
 mod session;
 pub(crate) mod text;
 
@@ -26,11 +27,14 @@ mod prepared;
 pub use carry::{MAX_CARRY, wanted};
 pub use close::{CloseCode, Violation};
 pub use codec::{Closing, Codec, Event, Message, Writer};
+pub(crate) use frame::{
+    BRIEF_ROOM, MAX_BRIEF, encode_brief, encode_in_frames, encode_joined_masked, encode_plain,
+};
 pub use frame::{
     FrameHead, Kind, MAX_CONTROL_PAYLOAD, MAX_HEADER, Opcode, Role, encode_close, encode_deflated,
     encode_fragment, encode_frame, encode_message, encode_ping, encode_pong, header_len, write_header,
 };
-pub(crate) use frame::{encode_in_frames, encode_joined_masked, encode_plain};
+pub use limits::DecodeLimits;
 pub(crate) use origin::is_same_origin;
 pub use prepared::Prepared;
-pub use session::{DecodeLimits, Item, Session, State};
+pub use session::{Item, Session, State};

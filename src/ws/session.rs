@@ -7,7 +7,7 @@
 use super::carry::header_len;
 use super::deflate::DeflateParams;
 use super::frame::{FIN, MASKED, MAX_CONTROL_PAYLOAD, RSV1};
-use super::{CloseCode, Kind, Role, Violation};
+use super::{CloseCode, DecodeLimits, Kind, Role, Violation};
 use crate::simd::{self, Utf8};
 use std::ops::Range;
 
@@ -22,36 +22,6 @@ pub enum State {
     CloseReceived,
     /// Both are done: the transport is to be closed, by the server first (§7.1.1).
     Closed,
-}
-
-/// Bounds on what [`Session::decode`] takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DecodeLimits {
-    /// Bytes of one message, all its fragments together. A frame header that declares more is
-    /// [`Violation::MessageTooBig`].
-    pub max_message_bytes: u32,
-    /// The pieces go to a user who takes messages as streams: their size is not limited.
-    pub stream: bool,
-}
-
-impl Default for DecodeLimits {
-    /// 1 MiB, not streaming.
-    fn default() -> Self {
-        Self { max_message_bytes: 1 << 20, stream: false }
-    }
-}
-
-impl DecodeLimits {
-    #[inline]
-    const fn admit(&self, bytes: u64) -> bool {
-        bytes <= self.max_message_bytes as u64 || self.stream
-    }
-
-    /// What counts is a message's inflated size; compressed it may be larger by up to an eighth.
-    const fn admit_deflated(&self, bytes: u64) -> bool {
-        let max = self.max_message_bytes as u64;
-        self.admit(bytes.saturating_sub(max / 8 + 64))
-    }
 }
 
 /// What [`Session::decode`] found. Ranges index its `input`; what they cover is unmasked.
@@ -136,6 +106,9 @@ pub struct Session {
 }
 
 const _: () = assert!(size_of::<Session>() <= 24, "a session lives in the connection's cache line");
+
+/// Bytes of a client's header with the short length form: its payload is at most [`MAX_CONTROL_PAYLOAD`] bytes.
+const SHORT_HEADER: usize = 6;
 
 const CLIENT: u32 = 1 << 0;
 const CLOSE_SENT: u32 = 1 << 1;
@@ -277,31 +250,53 @@ impl Session {
         at: &mut usize,
         limits: &DecodeLimits,
     ) -> Result<Option<Item>, Violation> {
-        // Whole messages from a client with the short length form, between messages: the traffic
-        // that is bound by time per frame.
-        const HEADER: usize = 6;
-        if self.awaits_a_client_message()
-            && let Some(&[b0, b1, m0, m1, m2, m3]) = input.get(*at..).and_then(<[u8]>::first_chunk)
-        {
-            let payload_len = usize::from(b1 ^ MASKED); // 128 and more if not masked
-            let payload = *at + HEADER..*at + HEADER + payload_len;
-            if matches!(b0, 0x81 | 0x82)
-                && payload_len <= MAX_CONTROL_PAYLOAD
-                && limits.admit(payload_len as u64)
-                && let Some(bytes) = input.get_mut(payload.clone())
-            {
-                let kind = if b0 == 0x81 { Kind::Text } else { Kind::Binary };
-                if unmask_whole(bytes, kind, [m0, m1, m2, m3]) {
-                    *at = payload.end;
-                    return Ok(Some(Item::Message { kind, payload }));
+        if self.awaits_a_client_message() {
+            let mut rest = &mut input[*at..];
+            match self.split_short(&mut rest, limits) {
+                Ok(None) => {}
+                Ok(Some((kind, bytes))) => {
+                    let start = *at + SHORT_HEADER;
+                    *at = start + bytes.len();
+                    return Ok(Some(Item::Message { kind, payload: start..*at }));
                 }
-                return Err(self.end_input(Violation::InvalidUtf8, input, at));
+                Err(violation) => {
+                    *at = input.len();
+                    return Err(violation);
+                }
             }
         }
-        if *at == input.len() {
+        self.decode_others(input, at, limits)
+    }
+
+    /// Takes a whole message from a client with the short length form off the front of `input`, where
+    /// [one is awaited](Self::awaits_a_client_message): the traffic that is bound by time per frame. `None`: it is
+    /// something else, or nothing, and for [`decode_others`](Self::decode_others).
+    #[inline(always)]
+    pub(crate) fn split_short<'i>(
+        &mut self,
+        input: &mut &'i mut [u8],
+        limits: &DecodeLimits,
+    ) -> Result<Option<(Kind, &'i mut [u8])>, Violation> {
+        debug_assert!(self.awaits_a_client_message());
+        let Some(&[b0 @ (0x81 | 0x82), b1, ref mask @ ..]) = input.first_chunk::<SHORT_HEADER>() else {
+            return Ok(None);
+        };
+        let mask = *mask;
+        let payload_len = usize::from(b1 ^ MASKED); // 128 and more if not masked
+        let is_whole = payload_len <= input.len() - SHORT_HEADER;
+        if !is_whole || payload_len > limits.short_bytes() {
             return Ok(None);
         }
-        self.decode_others(input, at, limits)
+        let (frame, rest) = std::mem::take(input).split_at_mut(SHORT_HEADER + payload_len);
+        *input = rest;
+        let payload = &mut frame[SHORT_HEADER..];
+        let kind = if b0 == 0x81 { Kind::Text } else { Kind::Binary };
+        let is_ascii = simd::unmask(payload, mask, 0);
+        if kind == Kind::Binary || is_ascii || simd::is_utf8_just_stored(payload) {
+            return Ok(Some((kind, payload)));
+        }
+        self.bits |= INPUT_ENDED;
+        Err(Violation::InvalidUtf8)
     }
 
     /// As [`decode`](Self::decode), where most of what comes is from a server.
@@ -315,19 +310,21 @@ impl Session {
         match self.take_short_unmasked(input, at, limits) {
             Some(Ok(item)) => Ok(Some(item)),
             Some(Err(violation)) => Err(self.end_input(violation, input, at)),
-            None if *at == input.len() => Ok(None),
             None => self.decode_others(input, at, limits),
         }
     }
 
     /// Only a copy of `at` is lent, so that the caller's stays in a register.
     #[inline(always)]
-    fn decode_others(
+    pub(crate) fn decode_others(
         &mut self,
         input: &mut [u8],
         at: &mut usize,
         limits: &DecodeLimits,
     ) -> Result<Option<Item>, Violation> {
+        if *at == input.len() {
+            return Ok(None);
+        }
         let mut moved = *at;
         let item = self.decode_any(input, &mut moved, limits);
         *at = moved;
@@ -406,10 +403,10 @@ impl Session {
         Some(Ok(Item::Message { kind, payload }))
     }
 
-    /// Whether this is a server's session between messages, which a next one may follow.
+    /// Whether this is an open server's session between messages.
     #[inline(always)]
-    const fn awaits_a_client_message(&self) -> bool {
-        self.bits & !(CLOSE_SENT | SETTLED & !CLIENT) == 0
+    pub(crate) const fn awaits_a_client_message(&self) -> bool {
+        self.bits & !(SETTLED & !CLIENT) == 0
     }
 
     /// A whole message from a client with the 16-bit length form, between messages: what comes next to the short

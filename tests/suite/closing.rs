@@ -125,6 +125,35 @@ on_every_driver! {
         assert_eq!(stage.closed("a"), ["upgrade", "open", "send after close Closed", "close Local"]);
     }
 
+    /// Short messages that came at once: some before the one at which the handler closes, some after.
+    fn closes_in_the_middle_of_what_came_at_once(on) {
+        let stage = Stage::plain(on);
+        let mut peer = stage.open("/?tag=a");
+        let after: Vec<_> = (0..40).map(|number| text(&format!("after {number}"))).collect();
+        peer.send(&[text("one"), text("two"), text("!close 4000 so long"), after.concat()].concat());
+        peer.expect_text("one");
+        peer.expect_text("two");
+        assert_eq!(peer.expect_close(4000), "so long");
+        peer.send(&close(4000, ""));
+        peer.expect_fin();
+        assert_eq!(stage.closed("a"), ["upgrade", "open", "send after close Closed", "close Local"]);
+    }
+
+    /// What is in order is answered before what is not.
+    fn answers_what_came_before_a_violation(on) {
+        let stage = Stage::plain(on);
+        let violations = [frame(0x81, b"\xc3\x28"), frame(0x83, b"unknown opcode"), bare(0x81, b"unmasked")];
+        for (violation, code) in violations.into_iter().zip([1007, 1002, 1002]) {
+            let mut peer = stage.open("/");
+            let before: Vec<_> = (0..40).map(|number| text(&format!("before {number}"))).collect();
+            peer.send(&[before.concat(), violation, text("after")].concat());
+            for number in 0..40 {
+                peer.expect_text(&format!("before {number}"));
+            }
+            peer.expect_failed(code);
+        }
+    }
+
     /// Both Close frames cross: each is the other's answer (RFC 6455 §7.1.3).
     fn both_close_at_once(on) {
         let stage = Stage::plain(on);
