@@ -244,6 +244,9 @@ fn steady_allocations(
         let after = rounds(ROUNDS);
         steady = steady.min(after - before);
         before = after;
+        if steady == 0 {
+            break;
+        }
     }
     handle.stop();
     thread.join().unwrap().unwrap();
@@ -253,7 +256,7 @@ fn steady_allocations(
 fn assert_nothing_is_allocated(driver: DriverChoice, within: &Within) {
     for (bytes, deep) in [(20, 1), (20, 16), (1_000, 16), (5_000, 1), (16 << 10, 1), (16 << 10, 16)] {
         let allocated = allocations(driver, within, bytes, deep);
-        assert_eq!(allocated, 0, "{bytes} bytes, {deep} deep: allocations in each 1,200 rounds");
+        assert_eq!(allocated, 0, "{bytes} bytes, {deep} deep: allocations in each 300 of 1,200 rounds");
     }
 }
 
@@ -273,10 +276,16 @@ fn steady_echo_allocates_nothing_on_epoll() {
 /// Records are opened where they lie, and sealed into buffers that come back.
 #[cfg(feature = "tls")]
 #[test]
-fn steady_echo_within_tls_allocates_nothing() {
-    if std::env::var_os("RINGWIRE_SKIP_URING").is_none_or(|value| value != "1") {
-        assert_nothing_is_allocated(DriverChoice::Uring, &Tls::within());
+fn steady_echo_within_tls_allocates_nothing_on_uring() {
+    if std::env::var_os("RINGWIRE_SKIP_URING").is_some_and(|value| value == "1") {
+        return;
     }
+    assert_nothing_is_allocated(DriverChoice::Uring, &Tls::within());
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn steady_echo_within_tls_allocates_nothing_on_epoll() {
     assert_nothing_is_allocated(DriverChoice::Epoll, &Tls::within());
 }
 
