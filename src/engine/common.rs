@@ -277,8 +277,8 @@ impl Common {
     /// Apart from [`Self::send_brief_behind`], which needs fewer registers to be saved.
     #[inline(never)]
     fn send_at_length(&mut self, slot: &mut Slot, token: Token, kind: Kind, payload: &[u8]) -> SendResult {
-        if self.send_behind(slot, kind, payload)
-            || self.send_first(slot, token, kind, payload)
+        if self.send_first(slot, token, kind, payload)
+            || self.send_behind(slot, kind, payload)
             || (slot.session.role() == Role::Client && self.send_masked_behind(slot, kind, payload))
         {
             return SendResult::Sent;
@@ -306,7 +306,7 @@ impl Common {
             })
     }
 
-    /// The same of a longer one.
+    /// The same of a longer one, or where there is room for no longer one.
     #[inline]
     fn send_behind(&mut self, slot: &Slot, kind: Kind, payload: &[u8]) -> bool {
         let most = ws::MAX_HEADER + payload.len();
