@@ -291,6 +291,7 @@ impl Session {
         *input = rest;
         let payload = &mut frame[SHORT_HEADER..];
         let kind = if b0 == 0x81 { Kind::Text } else { Kind::Binary };
+        // As `unmask_whole`, but the same for both kinds: it is inlined here, where that would be a call.
         let is_ascii = simd::unmask(payload, mask, 0);
         if kind == Kind::Binary || is_ascii || simd::is_utf8_just_stored(payload) {
             return Ok(Some((kind, payload)));

@@ -1,6 +1,6 @@
 //! The peers within TLS: each with its own library, OpenSSL's or BoringSSL, against ours.
 
-use super::{AUTOBAHN_WITHIN_TLS, Serve, TALK, autobahn, chromium, node, python, root};
+use super::{AUTOBAHN_WITHIN_TLS, Serve, TALK, autobahn, chromium, env_is, node, python, root};
 use rcgen::{CertificateParams, KeyPair};
 use std::env;
 use std::io::{BufRead as _, BufReader};
@@ -56,7 +56,7 @@ pub fn openssl_and_curl(driver: &str) {
 
 /// The suite through a carrier that speaks TLS for it: the cases about frames, or all of them.
 pub fn autobahn_within_tls(driver: &str) {
-    let all = env::var_os("RINGWIRE_AUTOBAHN").is_some_and(|value| value == "all");
+    let all = env_is("RINGWIRE_AUTOBAHN", "all");
     let (server, cert) = serve(driver, "autobahn", if all { &["--compress"] } else { &[] });
     let (host, port) = server.base.trim_start_matches("https://").split_once(':').expect("HOST:PORT");
     let mut carrier = Command::new("python3");
