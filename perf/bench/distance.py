@@ -1,7 +1,9 @@
 """How far apart the two cores are: how long a write takes from one to the other and back.
 
 Virtual CPUs move about the host. Where two of them share a third-level cache at one time and not at another, whatever
-passes between them costs several times as much, and neither the guest's clock nor what others use tells.
+passes between them costs several times as much, and neither the guest's clock nor what others use tells. Nor do they
+tell that somebody else runs on the other hardware thread of the same physical core, which then does half as much: that
+is the core's pace.
 """
 
 import subprocess
@@ -21,12 +23,18 @@ def are_apart(distance_ns, usual_ns):
     return distance_ns > APART * usual_ns
 
 
+def number_of(command):
+    return int(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+
+
 class Cores:
     """Two cores, and how long a run may still wait for them to be near."""
 
     def __init__(self, one, other, patience_s):
         self.is_one = one == other
-        self.command = [str(BASELINES / "release/baseline-raw"), "distance", str(one), str(other)]
+        raw = str(BASELINES / "release/baseline-raw")
+        self.command = [raw, "distance", str(one), str(other)]
+        self.pace_command = [raw, "pace", str(one)]
         self.patience_s = patience_s
         looks = []
         for _ in range(LOOKS):
@@ -39,8 +47,11 @@ class Cores:
         """Now; 0 from a core to itself."""
         if self.is_one:
             return 0
-        done = subprocess.run(self.command, capture_output=True, text=True, timeout=60, check=True)
-        return int(done.stdout)
+        return number_of(self.command)
+
+    def pace_ps(self):
+        """Of the first core now, in picoseconds of a step: less is faster."""
+        return number_of(self.pace_command)
 
     def wait(self):
         """Until they are near, or for as long as may be. The distance then."""

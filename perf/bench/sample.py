@@ -162,7 +162,8 @@ def sample_at_distance(name, case_name, options, rate):
         return sample(name, case_name, options, rate)
     before_ns = options.cores.wait()
     one = sample(name, case_name, options, rate)
-    return {**one, "core_distance_ns": max(before_ns, options.cores.distance_ns())}
+    after_ns = options.cores.distance_ns()
+    return {**one, "core_distance_ns": max(before_ns, after_ns), "core_pace_ps": options.cores.pace_ps()}
 
 
 def quiet_sample(name, case_name, options, rate=None):

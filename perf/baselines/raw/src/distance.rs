@@ -43,7 +43,8 @@ fn pass(number: u32) {
     LINE.0.store(number + 1, Ordering::Release);
 }
 
-fn pin(core: usize) {
+/// Keeps the calling thread on a core.
+pub fn pin(core: usize) {
     // SAFETY: a set is plain bits, and lives as long as the call that reads it.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();

@@ -8,6 +8,7 @@
 //! `baseline-raw broadcast-epoll|broadcast-uring PORT` sends whatever arrives to every socket.
 //! `baseline-raw fanout-epoll|fanout-uring PORT` does so with the messages of WebSocket clients.
 //! `baseline-raw distance CORE CORE` is no server: it prints how many nanoseconds a write takes there and back.
+//! `baseline-raw pace CORE` neither: it prints how many picoseconds a step takes that waits for nothing.
 #![allow(unsafe_code, reason = "system calls, and memory shared with the kernel")]
 
 mod broadcast;
@@ -15,6 +16,7 @@ mod distance;
 mod epoll;
 mod handshake;
 mod heartbeat;
+mod pace;
 mod uring;
 
 use broadcast::Wire;
@@ -28,6 +30,10 @@ fn main() -> std::io::Result<()> {
     if how == "distance" {
         let mut core = || number().expect("two cores") as usize;
         distance::run(core(), core());
+        return Ok(());
+    }
+    if how == "pace" {
+        pace::run(number().expect("a core") as usize);
         return Ok(());
     }
     let port = number().expect("a way and a port") as u16;
