@@ -266,6 +266,7 @@ def main():
     results = Results(describe_run(options, leave_out(options, failed)))
     options.cores = Cores(options.core_server, options.core_load, options.patience)
     results.head["core_distance_ns"] = options.cores.usual_ns
+    results.head["core_fastest_ps"] = options.cores.fastest_ps
     try:
         measure(results, options)
     finally:
