@@ -13,7 +13,7 @@ from . import counts, table
 from .build import build
 from .cases import CAPACITY_CASE, CASES, OPEN_LOOP_S
 from .claims import claims
-from .distance import Cores
+from .cores import Cores
 from .figures import Results
 from .host import Network, commit
 from .report import html

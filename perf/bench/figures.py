@@ -5,7 +5,7 @@ import statistics
 import typing
 
 from .cases import CASES
-from .distance import are_apart
+from .cores import are_apart
 from .servers import CEILINGS
 
 # A cell of so many samples with the cores near each other does without the others.

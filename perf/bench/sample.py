@@ -11,7 +11,7 @@ import time
 
 from .answers import AnswerFault, answer_bytes
 from .cases import CASES
-from .distance import are_apart
+from .cores import are_apart
 from .host import busy_s, cpu_s, resident_bytes
 from .servers import BASELINES, LOADGEN, SERVERS
 

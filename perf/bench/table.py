@@ -45,7 +45,7 @@ def paces(head, samples):
     fastest, median, slowest = min(head["core_fastest_ps"], found[0]), statistics.median(found), found[-1]
     return (
         f" By itself the server's core took {median / fastest:.2f} times as long as at its fastest, at worst "
-        f"{slowest / fastest:.2f}: above 1.3 somebody else had a share in it. Where nobody ever left it, that does not show."
+        f"{slowest / fastest:.2f}: above 1.3 somebody else probably had a share in it. Where nobody ever left it, that does not show."
     )
 
 

@@ -12,11 +12,10 @@
 #![allow(unsafe_code, reason = "system calls, and memory shared with the kernel")]
 
 mod broadcast;
-mod distance;
+mod cores;
 mod epoll;
 mod handshake;
 mod heartbeat;
-mod pace;
 mod uring;
 
 use broadcast::Wire;
@@ -29,11 +28,11 @@ fn main() -> std::io::Result<()> {
     let mut number = || arguments.next().and_then(|text| text.parse::<u32>().ok());
     if how == "distance" {
         let mut core = || number().expect("two cores") as usize;
-        distance::run(core(), core());
+        cores::distance(core(), core());
         return Ok(());
     }
     if how == "pace" {
-        pace::run(number().expect("a core") as usize);
+        cores::pace(number().expect("a core") as usize);
         return Ok(());
     }
     let port = number().expect("a way and a port") as u16;

@@ -1,9 +1,9 @@
-"""How far apart the two cores are: how long a write takes from one to the other and back.
+"""What the guest is not told of its two cores: how far apart they are, and whether somebody else runs on them.
 
-Virtual CPUs move about the host. Where two of them share a third-level cache at one time and not at another, whatever
+How far: how long a write takes from one to the other and back. Virtual CPUs move about the host. Where two of them share a third-level cache at one time and not at another, whatever
 passes between them costs several times as much, and neither the guest's clock nor what others use tells. Nor do they
-tell that somebody else runs on the other hardware thread of the same physical core, which then does half as much: that
-is the core's pace.
+tell that somebody else runs on the other hardware thread of a physical core, which then does half as much: that is its
+pace.
 """
 
 import subprocess
