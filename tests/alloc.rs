@@ -260,9 +260,17 @@ fn assert_nothing_is_allocated(driver: DriverChoice, within: &Within) {
     }
 }
 
+fn uring_is_skipped() -> bool {
+    let skipped = std::env::var_os("RINGWIRE_SKIP_URING").is_some_and(|value| value == "1");
+    if skipped {
+        eprintln!("skipped: RINGWIRE_SKIP_URING=1");
+    }
+    skipped
+}
+
 #[test]
 fn steady_echo_allocates_nothing_on_uring() {
-    if std::env::var_os("RINGWIRE_SKIP_URING").is_some_and(|value| value == "1") {
+    if uring_is_skipped() {
         return;
     }
     assert_nothing_is_allocated(DriverChoice::Uring, &Within::Tcp);
@@ -277,7 +285,7 @@ fn steady_echo_allocates_nothing_on_epoll() {
 #[cfg(feature = "tls")]
 #[test]
 fn steady_echo_within_tls_allocates_nothing_on_uring() {
-    if std::env::var_os("RINGWIRE_SKIP_URING").is_some_and(|value| value == "1") {
+    if uring_is_skipped() {
         return;
     }
     assert_nothing_is_allocated(DriverChoice::Uring, &Tls::within());
@@ -301,7 +309,7 @@ fn assert_nothing_is_allocated_for_all(driver: DriverChoice) {
 
 #[test]
 fn steady_broadcast_allocates_nothing_on_uring() {
-    if std::env::var_os("RINGWIRE_SKIP_URING").is_some_and(|value| value == "1") {
+    if uring_is_skipped() {
         return;
     }
     assert_nothing_is_allocated_for_all(DriverChoice::Uring);
@@ -327,7 +335,7 @@ fn assert_nothing_is_allocated_for_subscribers(driver: DriverChoice) {
 
 #[test]
 fn steady_publishing_allocates_nothing_on_uring() {
-    if std::env::var_os("RINGWIRE_SKIP_URING").is_some_and(|value| value == "1") {
+    if uring_is_skipped() {
         return;
     }
     assert_nothing_is_allocated_for_subscribers(DriverChoice::Uring);

@@ -263,7 +263,7 @@ fn autobahn(cases: &[&str], suite: impl Fn(&[&str], &str) -> Command) {
 const AUTOBAHN_WITHIN_TLS: &[&str] = &["1.*", "2.*", "5.*", "7.*"];
 
 /// Which cases a role runs on a driver. The 216 of compression take most of the time: each runs in one role on one
-/// driver, where io_uring is skipped on the other, and with `RINGWIRE_AUTOBAHN=all` everything in both roles on both.
+/// driver (on epoll where io_uring is skipped), and with `RINGWIRE_AUTOBAHN=all` everything in both roles on both.
 fn autobahn_cases(role: &str, driver: &str) -> &'static [&'static str] {
     let of_server = if env_is("RINGWIRE_SKIP_URING", "1") { "epoll" } else { "uring" };
     match (role, driver) {
