@@ -14,6 +14,7 @@ use super::lifetimes::Lifetimes;
 use super::overflow::Dropped;
 use super::pool::Pool;
 use super::post::Post;
+use super::queue::Queue;
 use super::rates::{Meters, Pace};
 use super::sides::Sides;
 use super::slot::{Flags, NO_WORK, PeerTable, Phase, Slot};
@@ -200,6 +201,7 @@ impl Common {
     }
 
     /// Gives the work back with all that is in it.
+    #[inline]
     pub fn drop_work(&mut self, slot: &mut Slot, token: Token) {
         if slot.work == NO_WORK {
             return;
@@ -216,6 +218,7 @@ impl Common {
         }
     }
 
+    #[inline(never)]
     fn drop_received(&mut self, slot: &Slot, token: Token, mut received: Box<Received>) {
         self.ledger.take_out(received.entry);
         received.give_buffers(&mut self.pool);
@@ -324,7 +327,10 @@ impl Common {
         if !fits || slot.work != NO_WORK || slot.phase != Phase::Open || !slot.session.sends_plainly() {
             return false;
         }
-        self.append(slot, token, most, |out| ws::encode_plain(out, kind, payload));
+        let queue = Queue::begin(&mut self.pool, most, |out| ws::encode_plain(out, kind, payload));
+        self.outbox_bytes += queue.bytes();
+        slot.work = self.works.insert(Work { queue, ..Work::default() }) as u32;
+        self.mark_dirty(slot, token);
         self.stats.count_sent(kind, payload.len());
         true
     }

@@ -38,11 +38,16 @@ impl<D: Driver, H: Handler> Core<D, H> {
         for token in dirty.drain(..) {
             let Some((slot, _)) = self.table.get(token) else { continue };
             slot.flags.take(Flags::DIRTY);
-            if slot.flags.has(Flags::TLS) && self.flush_tls(token) {
-                self.settle(token);
-                continue;
-            }
-            let Some((slot, _)) = self.table.get(token) else { continue };
+            let slot = if slot.flags.has(Flags::TLS) {
+                if self.flush_tls(token) {
+                    self.settle(token);
+                    continue;
+                }
+                let Some((slot, _)) = self.table.get(token) else { continue };
+                slot
+            } else {
+                slot
+            };
             let (phase, tick) = (slot.phase, self.common.tick);
             let Common { works, pool, outbox_bytes, .. } = &mut self.common;
             match works.get_mut(slot.work as usize) {
@@ -247,7 +252,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
 impl Common {
     /// Whether the timer is surely early enough: an open connection between messages has no deadline before the idle
     /// one. Its timer may still be that of the handshake, which may be later.
-    #[inline]
+    #[inline(always)]
     fn has_its_timer(&self, slot: &Slot) -> bool {
         let ahead = slot.links.deadline().wrapping_sub(self.tick) as i32;
         slot.phase == Phase::Open

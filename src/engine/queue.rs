@@ -37,6 +37,14 @@ impl Default for Queue {
 }
 
 impl Queue {
+    /// Begins with what `write` writes, about `expected` bytes.
+    #[inline]
+    pub fn begin(pool: &mut Pool, expected: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut own = pool.take_for_answers(expected);
+        write(&mut own);
+        Self { bytes: own.len(), first: SendBuf::Owned(own), behind: None, taken: 0 }
+    }
+
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -136,14 +144,20 @@ impl Queue {
         if self.bytes == 0 {
             return None;
         }
-        let following = self.following();
-        let mut next = std::mem::replace(&mut self.first, following);
-        self.bytes -= next.as_slice().len();
-        if next.as_slice().is_empty() {
-            // Nothing was written to it after all.
-            next = self.take()?;
+        if !is_empty(&self.behind) {
+            return self.take_of_several();
         }
-        Some(next)
+        self.bytes = 0;
+        Some(std::mem::replace(&mut self.first, SendBuf::EMPTY))
+    }
+
+    #[inline(never)]
+    fn take_of_several(&mut self) -> Option<SendBuf> {
+        let following = self.following();
+        let next = std::mem::replace(&mut self.first, following);
+        self.bytes -= next.as_slice().len();
+        // Perhaps nothing was written to it after all.
+        if next.as_slice().is_empty() { self.take() } else { Some(next) }
     }
 
     /// What goes next, where it is taken in parts ([`advance`](Self::advance)).

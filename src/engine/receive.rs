@@ -3,7 +3,7 @@
 use super::common::Common;
 use super::lent::Lent;
 use super::party::Party;
-use super::slot::{Entry, Flags, Phase, Slot};
+use super::slot::{Entry, Flags, NO_WORK, Phase, Slot};
 use super::{Core, inflate};
 use crate::driver::{Driver, Lease, Token};
 use crate::handler::{CloseReason, Conn, Fragment, Handler};
@@ -69,7 +69,7 @@ impl<D: Driver, H: Handler> Core<D, H> {
 
     fn settle_received(&mut self, token: Token) {
         let Some((slot, _)) = self.table.get(token) else { return };
-        if slot.work != super::slot::NO_WORK {
+        if slot.work != NO_WORK {
             self.common.release_idle_work(slot, token);
             if slot.phase == Phase::Head || !slot.flags.has(Flags::DIRTY) {
                 // Requests that were put off wait for the end of a pause, which must have begun. And
@@ -151,19 +151,10 @@ impl<H: Handler> Party<'_, H> {
         }
         let mut at = 0;
         let inside = self.slot.session.is_inside_message().then(|| self.common.stats.messages_received());
-        let mut carry = self.common.take_carry(self.slot);
-        if !carry.is_empty() {
-            let whole = complete_carry(&mut carry, input, &mut at);
-            // Decoded even if it is not whole: two bytes are enough for most violations.
-            let outcome = self.decode(&mut carry, &mut 0, false);
-            if !whole && matches!(outcome, Outcome::Continue) {
-                self.common.receive(self.slot).carry = carry;
-                return outcome;
-            }
-            self.common.pool.give(carry);
-            if !matches!(outcome, Outcome::Continue) {
-                return outcome;
-            }
+        if self.slot.work != NO_WORK
+            && let Some(outcome) = self.take_carried(input, &mut at)
+        {
+            return outcome;
         }
         let outcome =
             if self.common.meters.owes() { Outcome::Continue } else { self.decode(input, &mut at, leased) };
@@ -188,7 +179,26 @@ impl<H: Handler> Party<'_, H> {
         outcome
     }
 
-    #[inline]
+    /// Decodes what was kept, with what it lacks from the front of `input`. The outcome, if there is no more to be
+    /// decoded.
+    #[inline(never)]
+    fn take_carried(&mut self, input: &[u8], at: &mut usize) -> Option<Outcome> {
+        let mut carry = self.common.take_carry(self.slot);
+        if carry.is_empty() {
+            return None;
+        }
+        let whole = complete_carry(&mut carry, input, at);
+        // Decoded even if it is not whole: two bytes are enough for most violations.
+        let outcome = self.decode_watched(&mut carry, &mut 0, false);
+        if !whole && matches!(outcome, Outcome::Continue) {
+            self.common.receive(self.slot).carry = carry;
+            return Some(outcome);
+        }
+        self.common.pool.give(carry);
+        (!matches!(outcome, Outcome::Continue)).then_some(outcome)
+    }
+
+    #[inline(always)]
     fn decode(&mut self, input: &mut [u8], at: &mut usize, leased: bool) -> Outcome {
         match (self.common.meters.is_on() || self.common.stopwatch.is_on(), self.slot.session.role()) {
             (false, Role::Server) => self.decode_all::<false, false>(input, at, leased),
