@@ -254,9 +254,15 @@ impl Common {
         expected: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        self.work(slot);
         let Self { works, pool, .. } = self;
-        self.outbox_bytes += works[slot.work as usize].queue.append(pool, expected, write);
+        self.outbox_bytes += if slot.work == NO_WORK {
+            let queue = Queue::begin(pool, expected, write);
+            let bytes = queue.bytes();
+            slot.work = works.insert(Work { queue, ..Work::default() }) as u32;
+            bytes
+        } else {
+            works[slot.work as usize].queue.append(pool, expected, write)
+        };
         self.mark_dirty(slot, token);
     }
 
@@ -327,10 +333,7 @@ impl Common {
         if !fits || slot.work != NO_WORK || slot.phase != Phase::Open || !slot.session.sends_plainly() {
             return false;
         }
-        let queue = Queue::begin(&mut self.pool, most, |out| ws::encode_plain(out, kind, payload));
-        self.outbox_bytes += queue.bytes();
-        slot.work = self.works.insert(Work { queue, ..Work::default() }) as u32;
-        self.mark_dirty(slot, token);
+        self.append(slot, token, most, |out| ws::encode_plain(out, kind, payload));
         self.stats.count_sent(kind, payload.len());
         true
     }

@@ -36,18 +36,16 @@ impl<D: Driver, H: Handler> Core<D, H> {
         let pause_receive_bytes = self.common.limits.pause_receive_bytes as usize;
         let mut dirty = std::mem::take(&mut self.common.dirty);
         for token in dirty.drain(..) {
-            let Some((slot, _)) = self.table.get(token) else { continue };
+            let Some((mut slot, _)) = self.table.get(token) else { continue };
             slot.flags.take(Flags::DIRTY);
-            let slot = if slot.flags.has(Flags::TLS) {
+            if slot.flags.has(Flags::TLS) {
                 if self.flush_tls(token) {
                     self.settle(token);
                     continue;
                 }
-                let Some((slot, _)) = self.table.get(token) else { continue };
-                slot
-            } else {
-                slot
-            };
+                let Some((sealed, _)) = self.table.get(token) else { continue };
+                slot = sealed;
+            }
             let (phase, tick) = (slot.phase, self.common.tick);
             let Common { works, pool, outbox_bytes, .. } = &mut self.common;
             match works.get_mut(slot.work as usize) {

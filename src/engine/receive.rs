@@ -188,7 +188,8 @@ impl<H: Handler> Party<'_, H> {
             return None;
         }
         let whole = complete_carry(&mut carry, input, at);
-        // Decoded even if it is not whole: two bytes are enough for most violations.
+        // Decoded even if it is not whole: two bytes are enough for most violations. It is one frame at most, so the
+        // loop that serves every case is fast enough.
         let outcome = self.decode_watched(&mut carry, &mut 0, false);
         if !whole && matches!(outcome, Outcome::Continue) {
             self.common.receive(self.slot).carry = carry;
@@ -213,7 +214,7 @@ impl<H: Handler> Party<'_, H> {
         self.decode_all::<false, true>(input, at, leased)
     }
 
-    /// Keeps the peer to its rate and measures the handler, which the usual loop knows nothing of.
+    /// Serves either role, keeps the peer to its rate and measures the handler, where these are asked for.
     #[cold]
     fn decode_watched(&mut self, input: &mut [u8], at: &mut usize, leased: bool) -> Outcome {
         self.decode_all::<true, false>(input, at, leased)
