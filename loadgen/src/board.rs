@@ -2,14 +2,12 @@
 //! faults the other. Shared memory and nothing else.
 
 use crate::payload::Fault;
-use crate::result::Errors;
+use crate::result::{Errors, MAX_NOTES};
 use hdrhistogram::Histogram;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Faults that are described one by one; the rest are only counted.
-pub const MAX_NOTES: usize = 10;
 /// Missing messages that are remembered, to tell late from lost.
 const MAX_MISSING: usize = 4_096;
 /// Messages of one publisher that may be on their way at once and still be timed whole.

@@ -3,12 +3,13 @@
 //!
 //! Times are nanoseconds (`_ns`), seconds (`_s`) or milliseconds since 1970 (`_unix_ms`).
 
-use crate::board::MAX_NOTES;
 use crate::host::{Host, Memory};
 use serde::{Deserialize, Serialize};
 
 /// The version of this shape; raised when a field's meaning changes.
 pub const SCHEMA: u32 = 1;
+/// Faults that are described one by one; the rest are only counted.
+pub const MAX_NOTES: usize = 10;
 
 /// One run of the program.
 #[derive(Clone, Debug, Serialize, Deserialize)]

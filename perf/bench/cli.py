@@ -5,6 +5,7 @@ import datetime
 import json
 import math
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -254,6 +255,8 @@ def conclude(results, with_table):
 def main():
     options = parse()
     if options.list:
+        # A reader that has seen enough, as head(1), is no fault.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         print("cases:", *CASES, "\nservers:", *SERVERS, sep="\n  ")
         return
     if options.render:

@@ -50,8 +50,6 @@ impl std::fmt::Debug for RecordKeys<'_> {
     }
 }
 
-/// `SOL_TLS`.
-pub(super) const SOL_TLS: i32 = 282;
 const TLS_TX: i32 = 1;
 const TLS_RX: i32 = 2;
 
@@ -84,7 +82,7 @@ pub(super) fn hand_over(fd: RawFd, half: Half, keys: &RecordKeys<'_>) -> io::Res
         Half::Receiving => TLS_RX,
     };
     let mut info = keys.crypto_info();
-    let result = sys::set_option_bytes(fd, SOL_TLS, name, &info);
+    let result = sys::set_option_bytes(fd, sys::SOL_TLS, name, &info);
     info.fill(0);
     result
 }

@@ -294,7 +294,7 @@ impl RecordMessage {
         unsafe {
             header.msg_controllen = libc::CMSG_SPACE(1) as _;
             let message = libc::CMSG_FIRSTHDR(header);
-            (*message).cmsg_level = super::records::SOL_TLS;
+            (*message).cmsg_level = SOL_TLS;
             (*message).cmsg_type = TLS_SET_RECORD_TYPE;
             (*message).cmsg_len = libc::CMSG_LEN(1) as _;
             libc::CMSG_DATA(message).write(kind);
@@ -316,6 +316,8 @@ impl RecordMessage {
     }
 }
 
+/// The level of the options and control messages of TLS in the kernel.
+pub(super) const SOL_TLS: i32 = 282;
 const TLS_SET_RECORD_TYPE: i32 = 1;
 const TLS_GET_RECORD_TYPE: i32 = 2;
 
@@ -342,7 +344,7 @@ pub(super) fn recv_record(fd: RawFd, into: &mut [u8]) -> io::Result<(u8, usize)>
     let kind = unsafe {
         let message = libc::CMSG_FIRSTHDR(&raw const header);
         let told = !message.is_null()
-            && (*message).cmsg_level == super::records::SOL_TLS
+            && (*message).cmsg_level == SOL_TLS
             && (*message).cmsg_type == TLS_GET_RECORD_TYPE;
         told.then(|| libc::CMSG_DATA(message).read())
     };
