@@ -11,6 +11,7 @@ import sys
 import time
 
 from . import counts, table
+from .agreement import agreement
 from .build import build
 from .cases import CAPACITY_CASE, CASES, OPEN_LOOP_S
 from .claims import claims
@@ -44,6 +45,9 @@ def parse():
     extent.add_argument("--quick", action="store_true", help="main cases and servers, 3 rounds (the default)")
     extent.add_argument("--full", action="store_true", help="all of them, 7 rounds")
     extent.add_argument("--render", metavar="JSON", help="measure nothing: write the report and table of a result again")
+    extent.add_argument(
+        "--compare", nargs=2, metavar="JSON", help="measure nothing: say how far two results agree, and where they do not"
+    )
     parser.add_argument("--rounds", type=int, help="[3; with --full 7]")
     parser.add_argument("--seconds", type=float, help="of a sample [0.7; with --full 2]; of open loops 2 at least")
     parser.add_argument("--cases", type=lambda text: text.split(";"), help="separated by ; (see --list)")
@@ -263,6 +267,9 @@ def main():
         results = read(options.render)
         write(results)
         conclude(results, options.table)
+        return
+    if options.compare:
+        print(agreement(*map(read, options.compare)))
         return
     began = time.monotonic()
     failed = {} if options.no_build else build()
