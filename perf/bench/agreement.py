@@ -2,15 +2,15 @@
 
 import statistics
 
-from .cases import CASES
 from .claims import claims
-from .figures import number
+from .figures import primary
+from .table import cell
 
 
 def pairs(first, second):
     """The primary figure of all cells that both runs have: case, server and the two spreads."""
     for case, servers in first.samples.items():
-        key = "idle" if CASES[case].scenario == "idle" else "cpu"
+        key = primary(case)
         for server in servers:
             one, other = first.spread(case, server, key), second.spread(case, server, key)
             if one and other:
@@ -27,7 +27,8 @@ def overlap(one, other):
 
 
 def verdicts(results):
-    return {(claim.number, claim.text): claim for claim in claims(results)}
+    # By name: the best peer may be another one in each run.
+    return {(claim.number, claim.name): claim for claim in claims(results)}
 
 
 def agreement(first, second):
@@ -45,14 +46,10 @@ def agreement(first, second):
     ]
     for case, server, one, other in cells:
         if not overlap(one, other):
-            lines.append(f"apart: {case}, {server}: {shown(one)} and {shown(other)}")
+            lines.append(f"apart: {case}, {server}: {cell(one)} and {cell(other)}")
     before, after = verdicts(first), verdicts(second)
     for key, one in before.items():
         other = after.get(key)
         if other and one.verdict != other.verdict:
-            lines.append(f"{one.verdict} in one and not in the other: {key[0]} {key[1]}: {one.shown} and {other.shown} ({one.wanted})")
+            lines.append(f"{one.verdict}, then {other.verdict}: {one.number} {one.name}: {one.shown} and {other.shown} ({one.wanted})")
     return "\n".join(lines)
-
-
-def shown(spread):
-    return f"{number(spread.median)} ({number(spread.low)}–{number(spread.high)})"

@@ -17,11 +17,16 @@ NO_WORSE = 1.02
 
 class Claim(typing.NamedTuple):
     number: int
-    text: str
+    name: str
     value: float
     limit: float
     at_least: bool
     bound: float | None = None  # what the bare loop would have in its place
+    best: str | None = None  # the peer that it is against, where that is the best of several
+
+    @property
+    def text(self):
+        return f"{self.name} ({self.best})" if self.best else self.name
 
     @property
     def shown(self):
@@ -56,13 +61,13 @@ class Book:
         self.results = results
         self.claims = []
 
-    def value(self, number, text, value, limit, at_least=False, bound=None):
+    def value(self, number, name, value, limit, at_least=False, bound=None, best=None):
         if value is not None:
-            self.claims.append(Claim(number, text, value, limit, at_least, bound))
+            self.claims.append(Claim(number, name, value, limit, at_least, bound, best))
 
-    def ratio(self, number, text, value, base, limit, at_least=False, bound=None):
+    def ratio(self, number, name, value, base, limit, at_least=False, bound=None, best=None):
         if value is not None and base:
-            self.value(number, text, value / base, limit, at_least, bound)
+            self.value(number, name, value / base, limit, at_least, bound, best)
 
     def to_peer(self, number, case, peer, limit):
         """The CPU of a message beside a peer's."""
@@ -77,7 +82,7 @@ class Book:
         if found:
             best = min(found, key=found.get)
             mine = self.results.median(case, server, key)
-            self.ratio(number, f"{case}: {what} ÷ the best peer's ({best})", mine, found[best], limit)
+            self.ratio(number, f"{case}: {what} ÷ the best peer's", mine, found[best], limit, best=best)
 
 
 def claims(results):

@@ -148,6 +148,11 @@ class Results:
         return [one for servers in self.samples.values() for samples in servers.values() for one in samples]
 
 
+def primary(case):
+    """The figure by which servers are compared in a case."""
+    return "idle" if CASES[case].scenario == "idle" else "cpu"
+
+
 def number(value):
     """As a table shows it: three digits or more, of everything."""
     if value is None:

@@ -5,7 +5,7 @@ import statistics
 
 from .cases import CASES
 from .claims import claims
-from .figures import COUNTS, FIGURES, number
+from .figures import COUNTS, FIGURES, number, primary
 from .servers import PERF
 
 START, END = "<!-- table: written by perf/run -->", "<!-- end of the table -->"
@@ -130,7 +130,7 @@ def readme_table(results):
     servers = results.servers()
     lines = []
     for case in results.samples:
-        key = "idle" if CASES[case].scenario == "idle" else "cpu"
+        key = primary(case)
         spreads = {name: results.spread(case, name, key) for name in servers}
         measured = [spread for spread in spreads.values() if spread]
         if not measured:
